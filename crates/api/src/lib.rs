@@ -1,0 +1,1 @@
+//! The control API: its types, routes and OpenAPI document.

@@ -1,0 +1,1 @@
+//! The daemon: assembles stacks, keeps state, answers the control API.

@@ -1,0 +1,1 @@
+//! The NBD server: devices by export name over Unix sockets and TCP.

@@ -1,0 +1,1 @@
+//! The filters of a stack: copy-on-write snapshots first.

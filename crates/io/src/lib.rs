@@ -1,0 +1,1 @@
+//! Queue threads: executor, readiness, buffers, and the uring and sync I/O engines.

@@ -1,0 +1,1 @@
+//! The bottoms of a stack: file, block device, memory, null, NBD client.
