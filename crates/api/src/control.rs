@@ -1,0 +1,59 @@
+//! What a daemon must be able to do for the control API.
+
+use std::time::Duration;
+
+use crate::changes::{Changes, ChangesQuery};
+use crate::device::{Device, DeviceAdd};
+use crate::error::Result;
+use crate::event::{Event, EventId};
+use crate::export::{Export, ExportAdd};
+use crate::snapshot::{Snapshot, SnapshotTake};
+use crate::status::Status;
+
+/// The verbs of the control API. One method is one route is one verb of the command line.
+///
+/// Methods block; the server calls each on a thread where that is fine. Requests have passed their `check` before they
+/// get here, so names and sizes are well formed; whether they exist and fit is for the implementation to say. The names
+/// of devices may be those of images, `SNAPSHOT/DEVICE`.
+pub trait Control: Send + Sync + 'static {
+    /// The daemon, its limits and all it has.
+    fn status(&self) -> Result<Status>;
+
+    /// All devices and images.
+    fn device_list(&self) -> Result<Vec<Device>>;
+    /// One device or image.
+    fn device_show(&self, name: &str) -> Result<Device>;
+    /// Adds a device.
+    fn device_add(&self, request: DeviceAdd) -> Result<Device>;
+    /// Removes a device. Without `force`, one that is exported to a connected client or has snapshots is busy.
+    fn device_remove(&self, name: &str, force: bool) -> Result<()>;
+    /// Changes a device's size, in bytes.
+    fn device_resize(&self, name: &str, size: u64) -> Result<Device>;
+
+    /// Makes a device or image reachable.
+    fn export_add(&self, request: ExportAdd) -> Result<Export>;
+    /// All exports.
+    fn export_list(&self) -> Result<Vec<Export>>;
+    /// Removes an export and closes its connections.
+    fn export_remove(&self, id: &str) -> Result<()>;
+
+    /// Takes a snapshot of several devices at one instant.
+    fn snapshot_take(&self, request: SnapshotTake) -> Result<Snapshot>;
+    /// All snapshots, oldest first.
+    fn snapshot_list(&self) -> Result<Vec<Snapshot>>;
+    /// One snapshot.
+    fn snapshot_show(&self, name: &str) -> Result<Snapshot>;
+    /// Removes a snapshot and its images.
+    fn snapshot_remove(&self, name: &str) -> Result<()>;
+
+    /// What changed on a device.
+    fn changes(&self, query: ChangesQuery) -> Result<Changes>;
+
+    /// The oldest `max` kept events after `since`.
+    fn events(&self, since: EventId, max: usize) -> Result<Vec<Event>>;
+    /// As `events`, but when there are none yet, waits up to `timeout` for one. May answer with none.
+    fn wait_events(&self, since: EventId, timeout: Duration) -> Result<Vec<Event>>;
+
+    /// Counters and gauges in the OpenMetrics text form.
+    fn metrics_text(&self) -> Result<String>;
+}

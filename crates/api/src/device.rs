@@ -1,0 +1,185 @@
+//! Devices: what is added, and what is told about them.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::error::{ApiError, Result};
+use crate::export::Export;
+use crate::names::check_name;
+use crate::source::Source;
+
+/// How the store below uses the page cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Cache {
+    /// `O_DIRECT`: past the page cache.
+    Direct,
+    /// Through the page cache.
+    Buffered,
+}
+
+/// A device: a stack of a store, filters and exports. The image of snapshot `s` of device `d` is the device `s/d`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+pub struct Device {
+    /// Its name; also its NBD export name.
+    pub name: String,
+    /// Bytes.
+    pub size: u64,
+    /// Logical block size in bytes, 512 or 4096.
+    pub block_size: u32,
+    /// What it is made of: `PATH`, `mem:SIZE`, `null:SIZE`, `nbd:URI`, or `image:SNAPSHOT/DEVICE`.
+    pub source: String,
+    /// Whether writes are refused.
+    pub read_only: bool,
+    /// How its store uses the page cache, after any fallback; absent where there is none (memory, NBD, images).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<Cache>,
+    /// Attached filters, highest altitude first.
+    pub filters: Vec<AttachedFilter>,
+    /// Its exports.
+    pub exports: Vec<Export>,
+    /// Changed-block tracking; empty where changes are not tracked.
+    pub tracking: Tracking,
+    /// Counters since the device was added.
+    pub io: IoCounters,
+}
+
+/// One filter of a device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+pub struct AttachedFilter {
+    /// Unique on its device.
+    pub id: String,
+    /// What it does: `cow`, …
+    pub kind: String,
+    /// The highest altitude sees a request first.
+    pub altitude: u32,
+    /// First byte of its range.
+    pub offset: u64,
+    /// Bytes of its range.
+    pub length: u64,
+}
+
+/// What is known for changed-block tracking. Epochs can be compared under one generation only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+pub struct Tracking {
+    /// The generation epochs are counted under.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "server", schema(value_type = Option<String>, format = Uuid))]
+    pub generation: Option<Uuid>,
+    /// The current epoch: one more than the epoch of the last take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<u64>,
+    /// Bytes of one tracked block.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub granularity: Option<u64>,
+}
+
+/// What a device has done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+pub struct IoCounters {
+    /// Read requests.
+    pub reads: u64,
+    /// Write requests.
+    pub writes: u64,
+    /// Flush requests.
+    pub flushes: u64,
+    /// Discard requests.
+    pub discards: u64,
+    /// Write-zeroes requests.
+    pub write_zeroes: u64,
+    /// Bytes read.
+    pub read_bytes: u64,
+    /// Bytes written.
+    pub written_bytes: u64,
+    /// Requests that failed.
+    pub errors: u64,
+    /// Requests being worked on now.
+    pub in_flight: u64,
+}
+
+/// `bowline device add`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct DeviceAdd {
+    /// Name of the new device.
+    pub name: String,
+    /// `PATH`, `mem:SIZE`, `null:SIZE` or `nbd:URI`.
+    pub source: String,
+    /// Refuse writes.
+    #[serde(default)]
+    pub read_only: bool,
+    /// Logical block size in bytes, 512 or 4096; default 512, or what the store demands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub block_size: Option<u32>,
+    /// Default: direct for block devices, buffered for files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<Cache>,
+    /// Bytes: creates the file `PATH` with this size if it is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
+}
+
+/// The block sizes a device can have.
+pub const BLOCK_SIZES: [u32; 2] = [512, 4096];
+
+impl DeviceAdd {
+    /// Checks what can be checked without the daemon's state, and reads the source.
+    pub fn check(&self) -> Result<Source> {
+        check_name("device", &self.name)?;
+        let what = || format!("add device {}", self.name);
+        let source: Source = self.source.parse().map_err(|error| {
+            ApiError::new(crate::ErrorKind::InvalidRequest, what(), error, "see `bowline device add --help`")
+        })?;
+        if let Some(size) = self.block_size
+            && !BLOCK_SIZES.contains(&size)
+        {
+            return Err(ApiError::invalid(what(), format_args!("block size {size}"), "use 512 or 4096"));
+        }
+        match (self.size, &source) {
+            (None, Source::Memory(size) | Source::Null(size)) => {
+                check_size(&what(), size.0, self.block_size).map(|()| source)
+            }
+            (None, _) => Ok(source),
+            (Some(size), Source::Path(_)) => check_size(&what(), size, self.block_size).map(|()| source),
+            (Some(_), _) => Err(ApiError::invalid(
+                what(),
+                format_args!("a size is given for {}", self.source),
+                "sizes are for a file that is to be created; mem: and null: name theirs",
+            )),
+        }
+    }
+}
+
+/// `bowline device resize`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct DeviceResize {
+    /// The new size in bytes, a multiple of the block size.
+    pub size: u64,
+}
+
+/// A size must be a positive multiple of the block size (512 where none is given yet).
+pub(crate) fn check_size(what: &str, size: u64, block_size: Option<u32>) -> Result<()> {
+    let block_size = block_size.unwrap_or(512);
+    if size == 0 {
+        return Err(ApiError::invalid(what, "size 0", "give the size in bytes, or as 64M"));
+    }
+    if !size.is_multiple_of(block_size.into()) {
+        return Err(ApiError::invalid(
+            what,
+            format_args!("size {size} is not a multiple of the block size {block_size}"),
+            format_args!(
+                "the next is {}",
+                size.div_ceil(u64::from(block_size)).saturating_mul(block_size.into())
+            ),
+        ));
+    }
+    Ok(())
+}
