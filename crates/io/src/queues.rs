@@ -1,0 +1,125 @@
+//! The set of queue threads of a process.
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::thread::JoinHandle;
+
+use crate::probe::EngineKind;
+use crate::queue::{Queue, spawn_local};
+use crate::remote::{Message, Remote};
+
+/// How many queues, and on which engine.
+#[derive(Clone, Copy, Debug)]
+pub struct QueuesConfig {
+    /// Number of threads, at least 1.
+    pub count: usize,
+    /// Their engine.
+    pub engine: EngineKind,
+}
+
+/// A way to send tasks to one queue, from any thread.
+#[derive(Clone)]
+pub struct QueueHandle {
+    index: usize,
+    remote: Arc<Remote>,
+}
+
+impl QueueHandle {
+    /// The queue's number, from 0.
+    #[must_use]
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// Starts a task there. `make` runs on the queue thread, so the task itself need not be `Send`.
+    pub fn spawn<F: Future<Output = ()> + 'static>(&self, make: impl FnOnce() -> F + Send + 'static) {
+        self.remote.send(Message::Start(Box::new(move || spawn_local(make()))));
+    }
+
+    /// Runs a task there and waits for what it gives. Must not be called on a queue thread.
+    ///
+    /// # Errors
+    /// The queue is gone.
+    pub fn run<T, F>(&self, make: impl FnOnce() -> F + Send + 'static) -> io::Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = T> + 'static,
+    {
+        let (answer, receive) = sync_channel(1);
+        self.spawn(move || {
+            let future = make();
+            async move {
+                let _ = answer.send(future.await);
+            }
+        });
+        receive.recv().map_err(|_| io::Error::other("the queue has stopped"))
+    }
+}
+
+/// The queue threads. Dropping them ends them, once their tasks have.
+pub struct Queues {
+    handles: Vec<QueueHandle>,
+    threads: Vec<JoinHandle<()>>,
+    engine: EngineKind,
+}
+
+impl Queues {
+    /// Starts the threads.
+    ///
+    /// # Errors
+    /// The kernel refused a thread, a ring or an epoll set.
+    pub fn start(config: QueuesConfig) -> io::Result<Self> {
+        let mut queues = Self { handles: Vec::new(), threads: Vec::new(), engine: config.engine };
+        for index in 0..config.count.max(1) {
+            let remote = Remote::new()?;
+            let (started, wait) = sync_channel(1);
+            let inbox = remote.clone();
+            let thread = std::thread::Builder::new().name(format!("queue{index}")).spawn(move || {
+                match Queue::new(index, config.engine, inbox) {
+                    Ok(queue) => {
+                        let _ = started.send(Ok(()));
+                        queue.run();
+                    }
+                    Err(error) => drop(started.send(Err(error))),
+                }
+            })?;
+            queues.handles.push(QueueHandle { index, remote });
+            queues.threads.push(thread);
+            wait.recv().map_err(|_| io::Error::other("a queue thread ended at its start"))??;
+        }
+        Ok(queues)
+    }
+
+    /// The engine they run on.
+    #[must_use]
+    pub fn engine(&self) -> EngineKind {
+        self.engine
+    }
+
+    /// The ways to reach them.
+    #[must_use]
+    pub fn handles(&self) -> &[QueueHandle] {
+        &self.handles
+    }
+
+    /// The queue of that number, counted round.
+    #[must_use]
+    pub fn nth(&self, number: usize) -> Option<&QueueHandle> {
+        self.handles.get(number.checked_rem(self.handles.len())?)
+    }
+}
+
+impl Drop for Queues {
+    fn drop(&mut self) {
+        for handle in &self.handles {
+            handle.remote.send(Message::Stop);
+        }
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a queue thread panicked");
+            }
+        }
+    }
+}
