@@ -83,6 +83,15 @@ pub trait Store: Send + Sync {
         Box::pin(std::future::ready(answer))
     }
 
+    /// Changes the size, while the device is frozen.
+    ///
+    /// # Errors
+    /// *Unsupported* unless the store says otherwise.
+    fn resize(&self, size: u64) -> Result<()> {
+        let _ = size;
+        Err(Error::new(ErrorKind::Unsupported, "a store of this kind has a fixed size").op("resize"))
+    }
+
     /// Told once, when the device is removed or the daemon stops: nothing will be submitted any more.
     fn close(&self) {}
 }
