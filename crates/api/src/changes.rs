@@ -30,7 +30,7 @@ pub struct Changes {
     pub granularity: u64,
     /// The generation the answer holds for; absent where the device is not tracked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "server", schema(value_type = Option<String>, format = Uuid))]
+    #[cfg_attr(feature = "server", schema(value_type = Option<String>, format = "uuid"))]
     pub generation: Option<Uuid>,
     /// The snapshot or epoch asked about; null: what is not known to be a hole or zero.
     pub since: Option<String>,

@@ -68,7 +68,7 @@ pub struct AttachedFilter {
 pub struct Tracking {
     /// The generation epochs are counted under.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "server", schema(value_type = Option<String>, format = Uuid))]
+    #[cfg_attr(feature = "server", schema(value_type = Option<String>, format = "uuid"))]
     pub generation: Option<Uuid>,
     /// The current epoch: one more than the epoch of the last take.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -165,8 +165,19 @@ pub struct DeviceResize {
     pub size: u64,
 }
 
+/// The query string of `device remove`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "server", derive(utoipa::IntoParams))]
+#[cfg_attr(feature = "server", into_params(parameter_in = Query))]
+#[serde(deny_unknown_fields)]
+pub struct RemoveParams {
+    /// Also when clients are connected or snapshots would fail.
+    #[serde(default)]
+    pub force: bool,
+}
+
 /// A size must be a positive multiple of the block size (512 where none is given yet).
-pub(crate) fn check_size(what: &str, size: u64, block_size: Option<u32>) -> Result<()> {
+pub fn check_size(what: &str, size: u64, block_size: Option<u32>) -> Result<()> {
     let block_size = block_size.unwrap_or(512);
     if size == 0 {
         return Err(ApiError::invalid(what, "size 0", "give the size in bytes, or as 64M"));

@@ -25,6 +25,11 @@ pub mod status;
 pub mod timestamp;
 pub mod units;
 
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz_entry;
+#[cfg(feature = "server")]
+pub mod server;
+
 pub use address::ListenAddr;
 pub use changes::{ChangePoint, Changes, ChangesQuery, Extent};
 pub use control::Control;

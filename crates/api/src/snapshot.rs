@@ -59,7 +59,7 @@ pub struct Snapshot {
     /// Its name. The image of device `d` is the device `NAME/d`.
     pub name: String,
     /// Unique for ever, also after the name is used again.
-    #[cfg_attr(feature = "server", schema(value_type = String, format = Uuid))]
+    #[cfg_attr(feature = "server", schema(value_type = String, format = "uuid"))]
     pub id: Uuid,
     /// The instant, RFC 3339 in UTC.
     #[cfg_attr(feature = "server", schema(value_type = String, format = DateTime))]
@@ -90,7 +90,7 @@ pub struct SnapshotDevice {
     /// The epoch this take closed.
     pub epoch: u64,
     /// The generation of that epoch.
-    #[cfg_attr(feature = "server", schema(value_type = String, format = Uuid))]
+    #[cfg_attr(feature = "server", schema(value_type = String, format = "uuid"))]
     pub generation: Uuid,
     /// Bytes, at the instant of take.
     pub size: u64,

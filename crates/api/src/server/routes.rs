@@ -1,0 +1,168 @@
+//! The routes, each with its description: verb of the command line = route = method of [`Control`].
+//!
+//! [`Control`]: crate::Control
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::Shared;
+use super::extract::{ApiJson, ApiPath, ApiQuery, Refused};
+use crate::changes::{Changes, ChangesParams, ChangesQuery};
+use crate::device::{Device, DeviceAdd, DeviceResize, RemoveParams, check_size};
+use crate::error::Result;
+use crate::export::{Export, ExportAdd};
+use crate::names::{check_device_or_image, check_name};
+use crate::snapshot::{Snapshot, SnapshotTake};
+use crate::status::Status;
+
+/// Adds every route to `router`.
+pub(super) fn add_to(router: OpenApiRouter<Shared>) -> OpenApiRouter<Shared> {
+    router
+        .routes(routes!(status))
+        .routes(routes!(device_list, device_add))
+        .routes(routes!(device_show, device_remove))
+        .routes(routes!(device_resize))
+        .routes(routes!(changes))
+        .routes(routes!(export_list, export_add))
+        .routes(routes!(export_remove))
+        .routes(routes!(snapshot_list, snapshot_take))
+        .routes(routes!(snapshot_show, snapshot_remove))
+        .routes(routes!(super::events::events))
+        .routes(routes!(metrics))
+        .routes(routes!(openapi))
+}
+
+type Answer<T> = Result<Json<T>>;
+type Created<T> = Result<(StatusCode, Json<T>)>;
+
+/// The daemon, its limits and their use, and all it has.
+#[utoipa::path(get, path = "/v1/status", responses((status = 200, body = Status), Refused))]
+async fn status(State(shared): State<Shared>) -> Answer<Status> {
+    shared.call(|control| control.status()).await.map(Json)
+}
+
+/// All devices and images.
+#[utoipa::path(get, path = "/v1/devices", responses((status = 200, body = [Device]), Refused))]
+async fn device_list(State(shared): State<Shared>) -> Answer<Vec<Device>> {
+    shared.call(|control| control.device_list()).await.map(Json)
+}
+
+/// Adds a device.
+#[utoipa::path(post, path = "/v1/devices", request_body = DeviceAdd, responses((status = 201, body = Device), Refused))]
+async fn device_add(State(shared): State<Shared>, ApiJson(request): ApiJson<DeviceAdd>) -> Created<Device> {
+    request.check()?;
+    let device = shared.call(|control| control.device_add(request)).await?;
+    Ok((StatusCode::CREATED, Json(device)))
+}
+
+/// One device or image.
+#[utoipa::path(get, path = "/v1/devices/{name}", params(("name" = String, Path, description = "A device, or an image `SNAPSHOT%2FDEVICE`")), responses((status = 200, body = Device), Refused))]
+async fn device_show(State(shared): State<Shared>, ApiPath(name): ApiPath) -> Answer<Device> {
+    check_device_or_image(&name)?;
+    shared.call(move |control| control.device_show(&name)).await.map(Json)
+}
+
+/// Removes a device. One that is in use is removed only with `force`.
+#[utoipa::path(delete, path = "/v1/devices/{name}", params(("name" = String, Path, description = "A device"), RemoveParams), responses((status = 204, description = "Removed"), Refused))]
+async fn device_remove(
+    State(shared): State<Shared>,
+    ApiPath(name): ApiPath,
+    ApiQuery(params): ApiQuery<RemoveParams>,
+) -> Result<StatusCode> {
+    check_device_or_image(&name)?;
+    shared.call(move |control| control.device_remove(&name, params.force)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Changes a device's size.
+#[utoipa::path(post, path = "/v1/devices/{name}/resize", params(("name" = String, Path, description = "A device")), request_body = DeviceResize, responses((status = 200, body = Device), Refused))]
+async fn device_resize(
+    State(shared): State<Shared>,
+    ApiPath(name): ApiPath,
+    ApiJson(request): ApiJson<DeviceResize>,
+) -> Answer<Device> {
+    check_device_or_image(&name)?;
+    check_size(&format!("resize device {name}"), request.size, None)?;
+    shared.call(move |control| control.device_resize(&name, request.size)).await.map(Json)
+}
+
+/// What changed on a device.
+#[utoipa::path(get, path = "/v1/devices/{name}/changes", params(("name" = String, Path, description = "A device, or an image `SNAPSHOT%2FDEVICE`"), ChangesParams), responses((status = 200, body = Changes), Refused))]
+async fn changes(
+    State(shared): State<Shared>,
+    ApiPath(name): ApiPath,
+    ApiQuery(params): ApiQuery<ChangesParams>,
+) -> Answer<Changes> {
+    let query = ChangesQuery::new(name, params)?;
+    shared.call(move |control| control.changes(query)).await.map(Json)
+}
+
+/// All exports.
+#[utoipa::path(get, path = "/v1/exports", responses((status = 200, body = [Export]), Refused))]
+async fn export_list(State(shared): State<Shared>) -> Answer<Vec<Export>> {
+    shared.call(|control| control.export_list()).await.map(Json)
+}
+
+/// Makes a device or image reachable.
+#[utoipa::path(post, path = "/v1/exports", request_body = ExportAdd, responses((status = 201, body = Export), Refused))]
+async fn export_add(State(shared): State<Shared>, ApiJson(request): ApiJson<ExportAdd>) -> Created<Export> {
+    request.check()?;
+    let export = shared.call(|control| control.export_add(request)).await?;
+    Ok((StatusCode::CREATED, Json(export)))
+}
+
+/// Removes an export and closes its connections.
+#[utoipa::path(delete, path = "/v1/exports/{id}", params(("id" = String, Path, description = "Id of an export")), responses((status = 204, description = "Removed"), Refused))]
+async fn export_remove(State(shared): State<Shared>, ApiPath(id): ApiPath) -> Result<StatusCode> {
+    shared.call(move |control| control.export_remove(&id)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// All snapshots, oldest first.
+#[utoipa::path(get, path = "/v1/snapshots", responses((status = 200, body = [Snapshot]), Refused))]
+async fn snapshot_list(State(shared): State<Shared>) -> Answer<Vec<Snapshot>> {
+    shared.call(|control| control.snapshot_list()).await.map(Json)
+}
+
+/// Takes a snapshot of one or several devices at one instant.
+#[utoipa::path(post, path = "/v1/snapshots", request_body = SnapshotTake, responses((status = 201, body = Snapshot), Refused))]
+async fn snapshot_take(
+    State(shared): State<Shared>,
+    ApiJson(request): ApiJson<SnapshotTake>,
+) -> Created<Snapshot> {
+    request.check()?;
+    let snapshot = shared.call(|control| control.snapshot_take(request)).await?;
+    Ok((StatusCode::CREATED, Json(snapshot)))
+}
+
+/// One snapshot.
+#[utoipa::path(get, path = "/v1/snapshots/{name}", params(("name" = String, Path, description = "A snapshot")), responses((status = 200, body = Snapshot), Refused))]
+async fn snapshot_show(State(shared): State<Shared>, ApiPath(name): ApiPath) -> Answer<Snapshot> {
+    check_name("snapshot", &name)?;
+    shared.call(move |control| control.snapshot_show(&name)).await.map(Json)
+}
+
+/// Removes a snapshot and its images.
+#[utoipa::path(delete, path = "/v1/snapshots/{name}", params(("name" = String, Path, description = "A snapshot")), responses((status = 204, description = "Removed"), Refused))]
+async fn snapshot_remove(State(shared): State<Shared>, ApiPath(name): ApiPath) -> Result<StatusCode> {
+    check_name("snapshot", &name)?;
+    shared.call(move |control| control.snapshot_remove(&name)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Counters and gauges for Prometheus.
+#[utoipa::path(get, path = "/metrics", responses((status = 200, body = String, content_type = "application/openmetrics-text"), Refused))]
+async fn metrics(State(shared): State<Shared>) -> Result<impl IntoResponse> {
+    let text = shared.call(|control| control.metrics_text()).await?;
+    Ok(([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text))
+}
+
+/// This document.
+#[utoipa::path(get, path = "/openapi.json", responses((status = 200, body = serde_json::Value)))]
+async fn openapi(State(shared): State<Shared>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], shared.document.to_string())
+}
