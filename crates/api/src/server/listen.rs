@@ -22,19 +22,35 @@ use crate::control::Control;
 
 /// Most connections to the control socket at once.
 pub const CONNECTIONS_MAX: usize = 64;
-/// The longest a client may take to send the head of a request, and to send another one on the same connection.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const HEAD_BYTES_MAX: usize = 64 << 10;
-/// The longest a client may go without taking any of an answer.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long running requests may go on after shutdown.
 const GRACE: Duration = Duration::from_secs(5);
 /// After a failed accept (no file descriptors, for one) trying again at once would only burn the CPU.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
+/// How long a client may keep the server waiting.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    /// To send the head of a request, or to send another request on the same connection.
+    pub(super) head: Duration,
+    /// To take any of an answer.
+    pub(super) write: Duration,
+}
+
+const PATIENCE: Patience = Patience { head: Duration::from_secs(10), write: Duration::from_secs(30) };
+
 /// Answers the control API on `listener` until `shutdown` is done; then running requests get a few seconds to end and
 /// streams of events end at once.
 pub async fn serve(listener: UnixListener, control: Arc<dyn Control>, shutdown: impl Future<Output = ()>) {
+    serve_with(PATIENCE, listener, control, shutdown).await;
+}
+
+pub(super) async fn serve_with(
+    patience: Patience,
+    listener: UnixListener,
+    control: Arc<dyn Control>,
+    shutdown: impl Future<Output = ()>,
+) {
     let (stop, stopping) = watch::channel(false);
     let service = TowerToHyperService::new(router_until(control, stopping.clone()));
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
@@ -57,7 +73,7 @@ pub async fn serve(listener: UnixListener, control: Arc<dyn Control>, shutdown: 
                 let (service, stopping) = (service.clone(), stopping.clone());
                 connections.spawn(async move {
                     let _place = place;
-                    answer(stream, service, stopping).await;
+                    answer(patience, stream, service, stopping).await;
                 });
             }
             Err(error) => {
@@ -73,15 +89,16 @@ pub async fn serve(listener: UnixListener, control: Arc<dyn Control>, shutdown: 
 }
 
 async fn answer(
+    patience: Patience,
     stream: UnixStream,
     service: TowerToHyperService<axum::Router>,
     mut stopping: watch::Receiver<bool>,
 ) {
-    let stream = TokioIo::new(WriteDeadline::new(stream, WRITE_TIMEOUT));
+    let stream = TokioIo::new(WriteDeadline::new(stream, patience.write));
     let mut connection = pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIMEOUT)
+            .header_read_timeout(patience.head)
             .max_buf_size(HEAD_BYTES_MAX)
             .serve_connection(stream, service)
     );

@@ -1,6 +1,4 @@
 //! The routes, each with its description: verb of the command line = route = method of [`Control`].
-//!
-//! [`Control`]: crate::Control
 
 use axum::Json;
 use axum::extract::State;
@@ -12,6 +10,7 @@ use utoipa_axum::routes;
 use super::Shared;
 use super::extract::{ApiJson, ApiPath, ApiQuery, Refused};
 use crate::changes::{Changes, ChangesParams, ChangesQuery};
+use crate::control::Control;
 use crate::device::{Device, DeviceAdd, DeviceResize, RemoveParams, check_size};
 use crate::error::Result;
 use crate::export::{Export, ExportAdd};
@@ -42,13 +41,13 @@ type Created<T> = Result<(StatusCode, Json<T>)>;
 /// The daemon, its limits and their use, and all it has.
 #[utoipa::path(get, path = "/v1/status", responses((status = 200, body = Status), Refused))]
 async fn status(State(shared): State<Shared>) -> Answer<Status> {
-    shared.call(|control| control.status()).await.map(Json)
+    shared.call(Control::status).await.map(Json)
 }
 
 /// All devices and images.
 #[utoipa::path(get, path = "/v1/devices", responses((status = 200, body = [Device]), Refused))]
 async fn device_list(State(shared): State<Shared>) -> Answer<Vec<Device>> {
-    shared.call(|control| control.device_list()).await.map(Json)
+    shared.call(Control::device_list).await.map(Json)
 }
 
 /// Adds a device.
@@ -104,7 +103,7 @@ async fn changes(
 /// All exports.
 #[utoipa::path(get, path = "/v1/exports", responses((status = 200, body = [Export]), Refused))]
 async fn export_list(State(shared): State<Shared>) -> Answer<Vec<Export>> {
-    shared.call(|control| control.export_list()).await.map(Json)
+    shared.call(Control::export_list).await.map(Json)
 }
 
 /// Makes a device or image reachable.
@@ -125,7 +124,7 @@ async fn export_remove(State(shared): State<Shared>, ApiPath(id): ApiPath) -> Re
 /// All snapshots, oldest first.
 #[utoipa::path(get, path = "/v1/snapshots", responses((status = 200, body = [Snapshot]), Refused))]
 async fn snapshot_list(State(shared): State<Shared>) -> Answer<Vec<Snapshot>> {
-    shared.call(|control| control.snapshot_list()).await.map(Json)
+    shared.call(Control::snapshot_list).await.map(Json)
 }
 
 /// Takes a snapshot of one or several devices at one instant.
@@ -157,7 +156,7 @@ async fn snapshot_remove(State(shared): State<Shared>, ApiPath(name): ApiPath) -
 /// Counters and gauges for Prometheus.
 #[utoipa::path(get, path = "/metrics", responses((status = 200, body = String, content_type = "application/openmetrics-text"), Refused))]
 async fn metrics(State(shared): State<Shared>) -> Result<impl IntoResponse> {
-    let text = shared.call(|control| control.metrics_text()).await?;
+    let text = shared.call(Control::metrics_text).await?;
     Ok(([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text))
 }
 

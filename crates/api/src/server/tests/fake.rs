@@ -1,0 +1,225 @@
+//! A control that has one of everything and remembers what it was asked.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use crate::*;
+
+/// Answers every verb; for names that start with `no-` with the error of that kind, as `no-busy`.
+#[derive(Default)]
+pub(crate) struct Fake {
+    pub(crate) asked: Mutex<Vec<String>>,
+    pub(crate) events: Mutex<Vec<Event>>,
+}
+
+pub(crate) const GENERATION: Uuid = Uuid::from_u128(0x6f2b_0a52_94f5_4f3c_8a17_5d1f_2b8d_9c01);
+
+impl Fake {
+    fn asked(&self, verb: &str, name: &str) -> Result<()> {
+        self.asked.lock().unwrap().push(format!("{verb} {name}").trim().to_owned());
+        match name.strip_prefix("no-") {
+            None => Ok(()),
+            Some(kind) => {
+                let kind = serde_json::from_value(kind.into()).unwrap();
+                Err(ApiError::new(
+                    kind,
+                    format_args!("{verb} {name}"),
+                    "it was asked for",
+                    "ask for something else",
+                ))
+            }
+        }
+    }
+
+    pub(crate) fn happen(&self, message: &str) {
+        let mut events = self.events.lock().unwrap();
+        let id = EventId(events.len() as u64 + 1);
+        events.push(Event {
+            id,
+            time: Timestamp::from_unix_us(id.0),
+            kind: EventKind::LowSpace,
+            device: Some("disk".into()),
+            snapshot: (id.0 % 2 == 0).then(|| "s1".into()),
+            message: message.into(),
+            numbers: BTreeMap::from([("used".into(), 7)]),
+        });
+    }
+}
+
+pub(crate) fn export(id: &str) -> Export {
+    Export {
+        id: id.into(),
+        device: "disk".into(),
+        kind: ExportKind::Nbd,
+        uri: "nbd+unix:///disk?socket=/run/nbd.sock".into(),
+        read_only: false,
+        clients: 2,
+    }
+}
+
+pub(crate) fn device(name: &str) -> Device {
+    let image = name.contains('/');
+    Device {
+        name: name.into(),
+        size: 64 << 20,
+        block_size: 512,
+        source: "/srv/disk.img".into(),
+        read_only: image,
+        cache: (!image).then_some(Cache::Buffered),
+        filters: vec![AttachedFilter {
+            id: "1".into(),
+            kind: "cow".into(),
+            altitude: 200,
+            offset: 0,
+            length: 64 << 20,
+        }],
+        exports: vec![export("e1")],
+        tracking: match image {
+            true => Tracking::default(),
+            false => Tracking { generation: Some(GENERATION), epoch: Some(3), granularity: Some(4096) },
+        },
+        io: IoCounters { reads: 1, written_bytes: u64::MAX, ..IoCounters::default() },
+    }
+}
+
+pub(crate) fn snapshot(name: &str) -> Snapshot {
+    let failed = name == "failed";
+    Snapshot {
+        name: name.into(),
+        id: Uuid::from_u128(1),
+        taken_at: Timestamp::from_unix_us(1_767_225_599_123_456),
+        frozen_us: 812,
+        devices: vec![SnapshotDevice {
+            name: "disk".into(),
+            image: names::image(name, "disk"),
+            epoch: 2,
+            generation: GENERATION,
+            size: 64 << 20,
+            preserved: 4096,
+        }],
+        state: if failed { SnapshotState::Failed } else { SnapshotState::Active },
+        reason: failed.then(|| "diff storage is full".into()),
+        on_full: OnFull::Drop,
+        store: SnapshotStore {
+            kind: if failed { StoreKind::File } else { StoreKind::Mem },
+            used: 4096,
+            limit: 1 << 30,
+            step: 1 << 26,
+            location: failed.then(|| "/var/diff".into()),
+        },
+    }
+}
+
+impl Control for Fake {
+    fn status(&self) -> Result<Status> {
+        self.asked("status", "")?;
+        Ok(Status {
+            version: "0.1.0".into(),
+            engine: Engine::Uring,
+            queues: 2,
+            pid: 42,
+            started_at: Timestamp::from_unix_us(0),
+            uptime_ms: 5,
+            listen: vec!["unix:/run/nbd.sock".into()],
+            state: Some("/var/lib/bowline".into()),
+            limits: BTreeMap::from([("connections".into(), Limit { used: 1, limit: 256 })]),
+            devices: vec![device("disk"), device("s1/disk")],
+            exports: vec![export("e1")],
+            snapshots: vec![snapshot("s1"), snapshot("failed")],
+        })
+    }
+
+    fn device_list(&self) -> Result<Vec<Device>> {
+        self.asked("device list", "")?;
+        Ok(vec![device("disk"), device("s1/disk")])
+    }
+
+    fn device_show(&self, name: &str) -> Result<Device> {
+        self.asked("device show", name)?;
+        Ok(device(name))
+    }
+
+    fn device_add(&self, request: DeviceAdd) -> Result<Device> {
+        self.asked("device add", &request.name)?;
+        Ok(device(&request.name))
+    }
+
+    fn device_remove(&self, name: &str, force: bool) -> Result<()> {
+        self.asked(if force { "device remove --force" } else { "device remove" }, name)
+    }
+
+    fn device_resize(&self, name: &str, size: u64) -> Result<Device> {
+        self.asked("device resize", name)?;
+        Ok(Device { size, ..device(name) })
+    }
+
+    fn export_add(&self, request: ExportAdd) -> Result<Export> {
+        self.asked("export add", &request.device)?;
+        Ok(export("e2"))
+    }
+
+    fn export_list(&self) -> Result<Vec<Export>> {
+        self.asked("export list", "")?;
+        Ok(vec![export("e1")])
+    }
+
+    fn export_remove(&self, id: &str) -> Result<()> {
+        self.asked("export remove", id)
+    }
+
+    fn snapshot_take(&self, request: SnapshotTake) -> Result<Snapshot> {
+        let name = request.name.unwrap_or("auto".into());
+        self.asked("snapshot take", &name)?;
+        Ok(snapshot(&name))
+    }
+
+    fn snapshot_list(&self) -> Result<Vec<Snapshot>> {
+        self.asked("snapshot list", "")?;
+        Ok(vec![snapshot("s1"), snapshot("failed")])
+    }
+
+    fn snapshot_show(&self, name: &str) -> Result<Snapshot> {
+        self.asked("snapshot show", name)?;
+        Ok(snapshot(name))
+    }
+
+    fn snapshot_remove(&self, name: &str) -> Result<()> {
+        self.asked("snapshot remove", name)
+    }
+
+    fn changes(&self, query: ChangesQuery) -> Result<Changes> {
+        let since = query.since.map(|since| since.to_string());
+        self.asked("changes", &format!("{} {}", query.device, since.as_deref().unwrap_or("-")))?;
+        Ok(Changes {
+            device: query.device,
+            size: 64 << 20,
+            granularity: 4096,
+            generation: query.generation,
+            since,
+            until: query.until,
+            bytes: 12288,
+            extents: vec![Extent { offset: 0, length: 4096 }, Extent { offset: 1 << 20, length: 8192 }],
+        })
+    }
+
+    fn events(&self, since: EventId, max: usize) -> Result<Vec<Event>> {
+        Ok(self.events.lock().unwrap().iter().filter(|event| event.id > since).take(max).cloned().collect())
+    }
+
+    fn wait_events(&self, since: EventId, timeout: Duration) -> Result<Vec<Event>> {
+        let step = Duration::from_millis(5);
+        for _ in 0..timeout.as_millis() / step.as_millis() {
+            let events = self.events(since, 100)?;
+            if !events.is_empty() {
+                return Ok(events);
+            }
+            std::thread::sleep(step);
+        }
+        Ok(Vec::new())
+    }
+
+    fn metrics_text(&self) -> Result<String> {
+        Ok("# TYPE bowline_devices gauge\nbowline_devices 2\n# EOF\n".into())
+    }
+}
