@@ -13,10 +13,13 @@
 //! The byte tables are in `docs/format/nbd.md`.
 
 pub mod error;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz_entry;
 pub mod meta;
 pub mod negotiate;
 pub mod options;
 pub mod transmission;
+pub mod uri;
 pub mod wire;
 
 pub use error::{ClientError, NegotiationError, ProtocolError, UriError, WireError};
@@ -29,4 +32,5 @@ pub use negotiate::{BlockSizes, ExportCatalog, ExportEntry, ExportInfo, Negotiat
 pub use transmission::decode::{Extent, ExtentDecoder, ReadProgress, Reply, ReplyBody};
 pub use transmission::reply::{NoRoom, ReplyWriter};
 pub use transmission::request::{BlockStatusFilter, RequestHead, RequestLimits};
+pub use uri::{NbdUri, TlsKind, TlsOptions, Transport};
 pub use wire::{Command, CommandFlags, Cookie, TransmissionFlags};

@@ -113,8 +113,8 @@ pub enum ClientStep {
     Continue,
     /// Send the output; nothing can be done until the input holds this many bytes in all.
     NeedMore(usize),
-    /// Run the TLS handshake, then call [`ClientNegotiation::tls_established`]. There must be no input left: it would be
-    /// plain text pretending to be TLS.
+    /// Run the TLS handshake, then call [`ClientNegotiation::tls_established`]. No input is left: it would be plain text
+    /// pretending to be TLS, and is an error.
     StartTls,
     /// One export of a listing; step again.
     Listed(ListedExport),
@@ -245,6 +245,10 @@ impl ClientNegotiation {
             return Err(ClientError::TooManyReplies(option));
         }
         let step = match option {
+            // Plain text after the acknowledgement was put there by somebody else.
+            opt::STARTTLS if frame.is_ack()? && frame.size < input.len() => {
+                return Err(ClientError::TlsPending);
+            }
             opt::STARTTLS => self.on_starttls(&frame, out)?,
             opt::EXTENDED_HEADERS | opt::STRUCTURED_REPLY => self.on_form(&frame, out)?,
             opt::SET_META_CONTEXT => self.on_context(&frame, out)?,

@@ -8,6 +8,12 @@
 pub mod client;
 mod client_reply;
 pub mod server;
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod tests_client;
+#[cfg(test)]
+mod tests_pair;
 
 use crate::meta::SelectedContext;
 use crate::wire::{self, TransmissionFlags};

@@ -6,3 +6,5 @@
 pub mod decode;
 pub mod reply;
 pub mod request;
+#[cfg(test)]
+mod tests;

@@ -41,7 +41,9 @@ impl RequestHead {
     #[inline]
     pub fn parse(input: &[u8], extended: bool) -> Result<Option<(Self, usize)>, ProtocolError> {
         if extended {
-            let Some((raw, _)) = take::<ExtendedRequest>(input) else { return Ok(None) };
+            let Some((raw, _)) = take::<ExtendedRequest>(input) else {
+                return incomplete(input, wire::EXTENDED_REQUEST_MAGIC);
+            };
             expect_magic(raw.magic.get(), wire::EXTENDED_REQUEST_MAGIC)?;
             let head = Self {
                 flags: CommandFlags::from_bits_retain(raw.flags.get()),
@@ -52,7 +54,9 @@ impl RequestHead {
             };
             Ok(Some((head, ExtendedRequest::SIZE)))
         } else {
-            let Some((raw, _)) = take::<CompactRequest>(input) else { return Ok(None) };
+            let Some((raw, _)) = take::<CompactRequest>(input) else {
+                return incomplete(input, wire::REQUEST_MAGIC);
+            };
             expect_magic(raw.magic.get(), wire::REQUEST_MAGIC)?;
             let head = Self {
                 flags: CommandFlags::from_bits_retain(raw.flags.get()),
@@ -105,6 +109,12 @@ impl RequestHead {
         let flagged = extended && self.flags.contains(CommandFlags::PAYLOAD_LEN);
         if flagged || self.command == Command::Write { self.length } else { 0 }
     }
+}
+
+/// Too few bytes: a wrong magic is told at once, or a client of the shorter form would be waited for in vain.
+#[cold]
+fn incomplete(input: &[u8], magic: u32) -> Result<Option<(RequestHead, usize)>, ProtocolError> {
+    take_u32(input).map_or(Ok(None), |(found, _)| expect_magic(found, magic).map(|()| None))
 }
 
 #[inline]
