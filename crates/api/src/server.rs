@@ -10,6 +10,8 @@
 mod connection;
 mod events;
 mod extract;
+#[cfg(any(test, feature = "fake"))]
+pub mod fake;
 mod listen;
 mod routes;
 

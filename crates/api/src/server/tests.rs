@@ -1,6 +1,5 @@
 //! The routes with a control that is made up, and the socket with clients that misbehave.
 
-mod fake;
 mod openapi;
 mod refusals;
 mod schema;
@@ -13,7 +12,7 @@ use axum::http::{Method, Request};
 use http_body_util::BodyExt as _;
 use tower_service::Service as _;
 
-pub(super) use fake::Fake;
+use super::fake::Fake;
 
 /// An answer of the router, whole.
 #[derive(Debug)]

@@ -98,7 +98,7 @@ fn names_arrive_decoded() {
         "changes s1/disk s0",
         "export remove e 1",
     ];
-    assert_eq!(*fake.asked.lock().unwrap(), expected);
+    assert_eq!(fake.asked(), expected);
 }
 
 #[test]

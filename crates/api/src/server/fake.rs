@@ -1,27 +1,34 @@
-//! A control that has one of everything and remembers what it was asked.
+//! A control that has one of everything and remembers what it was asked, for tests of the server, of the client and of
+//! the command line (feature `fake`). It keeps nothing of what it is told.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::*;
 
 /// Answers every verb; for names that start with `no-` with the error of that kind, as `no-busy`.
-#[derive(Default)]
-pub(crate) struct Fake {
-    pub(crate) asked: Mutex<Vec<String>>,
-    pub(crate) events: Mutex<Vec<Event>>,
+#[derive(Debug, Default)]
+pub struct Fake {
+    asked: Mutex<Vec<String>>,
+    events: Mutex<Vec<Event>>,
 }
 
-pub(crate) const GENERATION: Uuid = Uuid::from_u128(0x6f2b_0a52_94f5_4f3c_8a17_5d1f_2b8d_9c01);
+/// The generation of every device.
+pub const GENERATION: Uuid = Uuid::from_u128(0x6f2b_0a52_94f5_4f3c_8a17_5d1f_2b8d_9c01);
 
 impl Fake {
-    fn asked(&self, verb: &str, name: &str) -> Result<()> {
-        self.asked.lock().unwrap().push(format!("{verb} {name}").trim().to_owned());
+    /// The verbs that were asked and the names they were asked about.
+    pub fn asked(&self) -> Vec<String> {
+        locked(&self.asked).clone()
+    }
+
+    fn ask(&self, verb: &str, name: &str) -> Result<()> {
+        locked(&self.asked).push(format!("{verb} {name}").trim().to_owned());
         match name.strip_prefix("no-") {
             None => Ok(()),
             Some(kind) => {
-                let kind = serde_json::from_value(kind.into()).unwrap();
+                let kind = serde_json::from_value(kind.into()).unwrap_or(ErrorKind::Internal);
                 Err(ApiError::new(
                     kind,
                     format_args!("{verb} {name}"),
@@ -32,22 +39,28 @@ impl Fake {
         }
     }
 
-    pub(crate) fn happen(&self, message: &str) {
-        let mut events = self.events.lock().unwrap();
+    /// Lets an event happen.
+    pub fn happen(&self, message: &str) {
+        let mut events = locked(&self.events);
         let id = EventId(events.len() as u64 + 1);
         events.push(Event {
             id,
             time: Timestamp::from_unix_us(id.0),
             kind: EventKind::LowSpace,
             device: Some("disk".into()),
-            snapshot: (id.0 % 2 == 0).then(|| "s1".into()),
+            snapshot: id.0.is_multiple_of(2).then(|| "s1".into()),
             message: message.into(),
             numbers: BTreeMap::from([("used".into(), 7)]),
         });
     }
 }
 
-pub(crate) fn export(id: &str) -> Export {
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// An export of this id.
+pub fn export(id: &str) -> Export {
     Export {
         id: id.into(),
         device: "disk".into(),
@@ -58,7 +71,8 @@ pub(crate) fn export(id: &str) -> Export {
     }
 }
 
-pub(crate) fn device(name: &str) -> Device {
+/// A device, or an image where the name has a slash.
+pub fn device(name: &str) -> Device {
     let image = name.contains('/');
     Device {
         name: name.into(),
@@ -83,7 +97,8 @@ pub(crate) fn device(name: &str) -> Device {
     }
 }
 
-pub(crate) fn snapshot(name: &str) -> Snapshot {
+/// A snapshot; the one named `failed` has failed.
+pub fn snapshot(name: &str) -> Snapshot {
     let failed = name == "failed";
     Snapshot {
         name: name.into(),
@@ -113,7 +128,7 @@ pub(crate) fn snapshot(name: &str) -> Snapshot {
 
 impl Control for Fake {
     fn status(&self) -> Result<Status> {
-        self.asked("status", "")?;
+        self.ask("status", "")?;
         Ok(Status {
             version: "0.1.0".into(),
             engine: Engine::Uring,
@@ -131,66 +146,66 @@ impl Control for Fake {
     }
 
     fn device_list(&self) -> Result<Vec<Device>> {
-        self.asked("device list", "")?;
+        self.ask("device list", "")?;
         Ok(vec![device("disk"), device("s1/disk")])
     }
 
     fn device_show(&self, name: &str) -> Result<Device> {
-        self.asked("device show", name)?;
+        self.ask("device show", name)?;
         Ok(device(name))
     }
 
     fn device_add(&self, request: DeviceAdd) -> Result<Device> {
-        self.asked("device add", &request.name)?;
+        self.ask("device add", &request.name)?;
         Ok(device(&request.name))
     }
 
     fn device_remove(&self, name: &str, force: bool) -> Result<()> {
-        self.asked(if force { "device remove --force" } else { "device remove" }, name)
+        self.ask(if force { "device remove --force" } else { "device remove" }, name)
     }
 
     fn device_resize(&self, name: &str, size: u64) -> Result<Device> {
-        self.asked("device resize", name)?;
+        self.ask("device resize", name)?;
         Ok(Device { size, ..device(name) })
     }
 
     fn export_add(&self, request: ExportAdd) -> Result<Export> {
-        self.asked("export add", &request.device)?;
+        self.ask("export add", &request.device)?;
         Ok(export("e2"))
     }
 
     fn export_list(&self) -> Result<Vec<Export>> {
-        self.asked("export list", "")?;
+        self.ask("export list", "")?;
         Ok(vec![export("e1")])
     }
 
     fn export_remove(&self, id: &str) -> Result<()> {
-        self.asked("export remove", id)
+        self.ask("export remove", id)
     }
 
     fn snapshot_take(&self, request: SnapshotTake) -> Result<Snapshot> {
         let name = request.name.unwrap_or("auto".into());
-        self.asked("snapshot take", &name)?;
+        self.ask("snapshot take", &name)?;
         Ok(snapshot(&name))
     }
 
     fn snapshot_list(&self) -> Result<Vec<Snapshot>> {
-        self.asked("snapshot list", "")?;
+        self.ask("snapshot list", "")?;
         Ok(vec![snapshot("s1"), snapshot("failed")])
     }
 
     fn snapshot_show(&self, name: &str) -> Result<Snapshot> {
-        self.asked("snapshot show", name)?;
+        self.ask("snapshot show", name)?;
         Ok(snapshot(name))
     }
 
     fn snapshot_remove(&self, name: &str) -> Result<()> {
-        self.asked("snapshot remove", name)
+        self.ask("snapshot remove", name)
     }
 
     fn changes(&self, query: ChangesQuery) -> Result<Changes> {
         let since = query.since.map(|since| since.to_string());
-        self.asked("changes", &format!("{} {}", query.device, since.as_deref().unwrap_or("-")))?;
+        self.ask("changes", &format!("{} {}", query.device, since.as_deref().unwrap_or("-")))?;
         Ok(Changes {
             device: query.device,
             size: 64 << 20,
@@ -204,7 +219,7 @@ impl Control for Fake {
     }
 
     fn events(&self, since: EventId, max: usize) -> Result<Vec<Event>> {
-        Ok(self.events.lock().unwrap().iter().filter(|event| event.id > since).take(max).cloned().collect())
+        Ok(locked(&self.events).iter().filter(|event| event.id > since).take(max).cloned().collect())
     }
 
     fn wait_events(&self, since: EventId, timeout: Duration) -> Result<Vec<Event>> {
