@@ -201,11 +201,7 @@ impl fmt::Display for Error {
             (None, Some(range)) => write!(f, "{range}: ")?,
             (None, None) => {}
         }
-        if why.is_empty() {
-            f.write_str(self.0.kind.name())?
-        } else {
-            f.write_str(why)?
-        }
+        f.write_str(if why.is_empty() { self.0.kind.name() } else { why })?;
         match &self.0.source {
             Some(source) => write!(f, ": {source}"),
             None => Ok(()),

@@ -1,0 +1,49 @@
+//! Where a file has data and where it has holes.
+
+use bowline_block::{ByteRange, Error, ExtentKind, ExtentList, Result};
+use bowline_io::File;
+use rustix::fs::{SeekFrom, seek};
+use rustix::io::Errno;
+
+/// Walks the file's own map (`SEEK_DATA`, `SEEK_HOLE`). The file's position is used by nobody, so moving it does no
+/// harm, from however many threads.
+pub(super) fn find(file: &File, range: ByteRange, found: &mut ExtentList) -> Result<()> {
+    let mut at = range.start();
+    while at < range.end() {
+        let data = match seek(file, SeekFrom::Data(at)) {
+            Ok(data) => data.clamp(at, range.end()),
+            // No more data up to the end of the file.
+            Err(Errno::NXIO) => range.end(),
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => {
+                return unknown(ByteRange::between(at, range.end()), found);
+            }
+            Err(error) => return Err(Error::from_io("cannot find data", error.into())),
+        };
+        if data > at {
+            if !found.push(ByteRange::between(at, data), ExtentKind::Hole) {
+                return Ok(());
+            }
+            at = data;
+            continue;
+        }
+        let hole = match seek(file, SeekFrom::Hole(at)) {
+            Ok(hole) => hole.clamp(at, range.end()),
+            // The data was taken away between the two calls.
+            Err(Errno::NXIO) => range.end(),
+            Err(error) => return Err(Error::from_io("cannot find holes", error.into())),
+        };
+        // A hole that begins here was made between the two calls; data is a safe answer for one byte's walk.
+        let end = if hole == at { (at + 1).min(range.end()) } else { hole };
+        if !found.push(ByteRange::between(at, end), ExtentKind::Data) {
+            return Ok(());
+        }
+        at = end;
+    }
+    Ok(())
+}
+
+/// The answer of a file that cannot tell.
+pub(super) fn unknown(range: ByteRange, found: &mut ExtentList) -> Result<()> {
+    found.push(range, ExtentKind::Data);
+    Ok(())
+}
