@@ -28,6 +28,8 @@ struct SocketState {
     readable: Cell<bool>,
     writable: Cell<bool>,
     asked_writable: Cell<bool>,
+    /// The peer has hung up: there will be no further edge, so a receive may find the end at any time.
+    ended: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -85,7 +87,11 @@ impl Reactor {
 
     fn ready(&self, token: u64, flags: epoll::EventFlags) {
         let Some(socket) = self.sockets.borrow().get(&token).cloned() else { return };
-        let ended = flags.intersects(epoll::EventFlags::HUP | epoll::EventFlags::ERR | epoll::EventFlags::RDHUP);
+        let ended =
+            flags.intersects(epoll::EventFlags::HUP | epoll::EventFlags::ERR | epoll::EventFlags::RDHUP);
+        if flags.intersects(epoll::EventFlags::HUP | epoll::EventFlags::RDHUP) {
+            socket.ended.set(true);
+        }
         if ended || flags.contains(epoll::EventFlags::IN) {
             socket.readable.set(true);
         }
@@ -182,10 +188,11 @@ impl Readiness {
         self.state.writable.get()
     }
 
-    /// The last receive found the socket empty.
+    /// The last receive found the socket empty, or left it so. Once the peer has hung up the socket stays readable:
+    /// data and the end of the stream may have come as one edge.
     #[inline]
     pub fn clear_readable(&self) {
-        self.state.readable.set(false);
+        self.state.readable.set(self.state.ended.get());
     }
 
     /// The last send found the socket full.
