@@ -51,6 +51,13 @@ fn parse_stat(line: &str) -> Option<Process> {
     Some(Process { pid, parent, ticks: user + system })
 }
 
+/// Whether a process runs; one that has ended but was not yet waited for does not.
+#[must_use]
+pub fn is_alive(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')').is_some_and(|(_, tail)| !tail.trim_start().starts_with(['Z', 'X']))
+}
+
 /// Resident memory of a process in bytes.
 #[must_use]
 pub fn resident_bytes(pid: u32) -> Option<u64> {
@@ -75,6 +82,21 @@ mod tests {
         let process = |pid, parent, ticks| Process { pid, parent, ticks };
         let all = [process(9, 8, 100), process(8, 7, 10), process(7, 1, 1), process(6, 1, 1000)];
         assert_eq!(ticks_of_family(&all, 7), 111);
+    }
+
+    #[test]
+    fn a_process_that_ended_is_not_alive_even_before_it_is_waited_for() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        assert!(is_alive(std::process::id()));
+        for _ in 0..500 {
+            if !is_alive(child.id()) {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert!(!is_alive(child.id()));
+        child.wait().unwrap();
+        assert!(!is_alive(child.id()));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use crate::subject::Subject;
 
 /// Time for a server that prepares memory in the background after its start.
 const SETTLE: Duration = Duration::from_millis(100);
+const SHALLOW_FACTOR: u32 = 3;
 const WARM_UP: Duration = Duration::from_millis(100);
 
 /// How much is measured.
@@ -42,6 +43,17 @@ pub struct RowResult {
     pub cells: Vec<Cell>,
     /// Those that did not, and why.
     pub absent: Vec<(Subject, String)>,
+}
+
+impl Plan {
+    /// A shallow queue is a coin toss: either both sides share a core or each has its own. More tosses, as much time.
+    #[must_use]
+    pub fn for_row(self, row: &Row) -> Self {
+        if row.workload.depth > 1 {
+            return self;
+        }
+        Self { rounds: self.rounds * SHALLOW_FACTOR, seconds: self.seconds / f64::from(SHALLOW_FACTOR) }
+    }
 }
 
 impl Cell {
@@ -85,6 +97,7 @@ pub fn measure(
     missing: &BTreeMap<&'static str, String>,
     wanted: impl Fn(Subject) -> bool,
 ) -> RowResult {
+    let plan = plan.for_row(row);
     let mut result = RowResult { row: row.clone(), cells: Vec::new(), absent: Vec::new() };
     for subject in row.subjects.iter().copied().filter(|subject| wanted(*subject)) {
         match missing.get(subject.label()) {

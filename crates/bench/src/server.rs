@@ -7,6 +7,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::procfs;
 
 const START_MAX: Duration = Duration::from_secs(15);
 const STOP_MAX: Duration = Duration::from_secs(10);
@@ -65,17 +68,22 @@ impl Server {
     }
 }
 
+impl Server {
+    fn signal(&self, signal: Signal) {
+        if let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) {
+            let _ = kill_process(pid, signal);
+        }
+    }
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
-        if let Some(pid) = i32::try_from(self.pid).ok().and_then(rustix::process::Pid::from_raw) {
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        }
-        let deadline = Instant::now() + STOP_MAX;
         let in_background = self.pid != self.child.id();
-        let proc_folder = Path::new("/proc").join(self.pid.to_string());
-        while matches!(self.child.try_wait(), Ok(None)) || (in_background && proc_folder.exists()) {
+        self.signal(Signal::TERM);
+        let deadline = Instant::now() + STOP_MAX;
+        while matches!(self.child.try_wait(), Ok(None)) || (in_background && procfs::is_alive(self.pid)) {
             if Instant::now() > deadline {
-                let _ = self.child.kill();
+                self.signal(Signal::KILL);
                 let _ = self.child.wait();
                 break;
             }

@@ -164,7 +164,8 @@ pub fn run(target: &Target, workload: &Workload, timing: Timing) -> Result<Outco
                     meeting.wait();
                     let share = warm_up.and_then(|_| connection.drive(Instant::now() + timing.measured));
                     meeting.wait();
-                    share
+                    // Still connected: a server that forks per connection would lose the child and its CPU time.
+                    (share, connection)
                 })
             })
             .collect();
@@ -177,7 +178,8 @@ pub fn run(target: &Target, workload: &Workload, timing: Timing) -> Result<Outco
 
         let mut outcome = Outcome::default();
         for worker in workers {
-            let share = worker.join().map_err(|_| anyhow!("a load thread panicked"))??;
+            let (share, _connection) = worker.join().map_err(|_| anyhow!("a load thread panicked"))?;
+            let share = share?;
             outcome.operations += share.operations;
             outcome.bytes += share.bytes;
             outcome.latency.merge(&share.latency);

@@ -1,0 +1,1 @@
+//! Seeded short runs of the fuzz targets.

@@ -1,0 +1,4 @@
+//! See `bowline_nbd::fuzz_entry::client_negotiation` for what must hold.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| bowline_nbd::fuzz_entry::client_negotiation(data));
