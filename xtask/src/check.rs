@@ -33,8 +33,8 @@ const STEPS: &[Step] = &[
     ("tests", tests),
 ];
 
-/// Runs all steps or the named ones.
-pub(crate) fn run(names: &[String]) -> Outcome {
+/// Runs all steps or the named ones; false when one failed, which the summary has told then.
+pub(crate) fn run(names: &[String]) -> Result<bool, String> {
     for name in names {
         if !STEPS.iter().any(|(step, _)| step == name) {
             let known: Vec<&str> = STEPS.iter().map(|(step, _)| *step).collect();
@@ -62,12 +62,15 @@ pub(crate) fn run(names: &[String]) -> Outcome {
         println!("{name:>10} {seconds:>8.1} s  {word}");
     }
     println!("{:>10} {:>8.1} s", "all", started.elapsed().as_secs_f64());
+    let failed: Vec<&str> =
+        results.iter().filter(|(_, _, outcome)| outcome.is_err()).map(|(name, _, _)| *name).collect();
+    if !failed.is_empty() {
+        println!("failed: {}", failed.join(", "));
+    }
     for line in &last_lines {
         println!("{line}");
     }
-    let failed: Vec<&str> =
-        results.iter().filter(|(_, _, outcome)| outcome.is_err()).map(|(name, _, _)| *name).collect();
-    if failed.is_empty() { Ok(()) } else { Err(format!("failed: {}", failed.join(", "))) }
+    Ok(failed.is_empty())
 }
 
 fn clippy() -> Outcome {

@@ -16,7 +16,8 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     let (target, seconds) = parse(arguments)?;
     let seconds = seconds.to_string();
     if has_libfuzzer() {
-        let listed = cargo(&["+nightly", "fuzz", "list"]).output()?;
+        // The toolchain is chosen by rustup's own `cargo`, not by the one that runs us.
+        let listed = Step::new("cargo").args(["+nightly", "fuzz", "list"]).output()?;
         let targets: Vec<&str> =
             listed.lines().filter(|name| target.is_none_or(|chosen| chosen == *name)).collect();
         if targets.is_empty() {

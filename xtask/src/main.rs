@@ -30,7 +30,11 @@ fn main() -> ExitCode {
         None => ("help", &[][..]),
     };
     let result = match command {
-        "check" => check::run(rest),
+        "check" => match check::run(rest) {
+            Ok(true) => Ok(()),
+            Ok(false) => return ExitCode::FAILURE,
+            Err(message) => Err(message),
+        },
         "bench" => bench(rest),
         "fuzz" => fuzz::run(rest),
         "run" => process::cargo(&["run", "--release", "--", "tour"]).args(rest).run(),
