@@ -48,7 +48,7 @@ fn parse(text: &str) -> Result<ListenAddr, &'static str> {
             _ => Err("the path of a Unix socket has at most 107 bytes"),
         };
     }
-    let rest = text.strip_prefix("tcp:").ok_or("it starts with neither unix: nor tcp:")?;
+    let rest = text.strip_prefix("tcp:").ok_or("it starts with neither `unix:` nor `tcp:`")?;
     let (host, port) = rest.rsplit_once(':').ok_or("the port is missing")?;
     let port = port.parse().map_err(|_| "the port is not a number up to 65535")?;
     let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));

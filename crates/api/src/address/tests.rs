@@ -13,8 +13,8 @@ fn addresses_read_back() {
 #[test]
 fn bad_addresses_say_why() {
     for (text, why) in [
-        ("", "neither unix: nor tcp:"),
-        ("/run/x", "neither unix: nor tcp:"),
+        ("", "neither `unix:` nor `tcp:`"),
+        ("/run/x", "neither `unix:` nor `tcp:`"),
         ("unix:", "path is empty"),
         (&format!("unix:/{}", "x".repeat(UNIX_PATH_MAX)), "at most 107"),
         ("tcp:host", "port is missing"),
