@@ -178,9 +178,27 @@ impl Engine {
         self.feed();
     }
 
+    /// Whether nothing is under way: only then may the queue end.
+    pub(crate) fn is_idle(&self) -> bool {
+        let at_kernel = match &*self.backend.borrow() {
+            Backend::Uring(ring) => ring.in_flight(),
+            Backend::Sync(pool) => pool.in_flight(),
+        };
+        at_kernel == 0 && self.waiting.borrow().is_empty()
+    }
+
     pub(crate) fn forget_file(&self, id: u64) {
         if let Backend::Uring(ring) = &mut *self.backend.borrow_mut() {
             ring.forget_file(id);
+        }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        // Only after a panic: what the kernel may still write to is given up rather than freed.
+        if !self.is_idle() {
+            std::mem::forget(std::mem::take(&mut *self.slots.borrow_mut()));
         }
     }
 }

@@ -41,7 +41,9 @@ impl Pool {
     /// A buffer of `len` bytes with whatever was left in it.
     pub(crate) fn alloc(self: &Arc<Self>, len: usize) -> Buf {
         let mut shelves = self.shelves.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(shelf) = shelves.iter_mut().find(|shelf| shelf.bytes >= len) else { return Buf::zeroed(len) };
+        let Some(shelf) = shelves.iter_mut().find(|shelf| shelf.bytes >= len) else {
+            return Buf::zeroed(len);
+        };
         let bytes = shelf.bytes;
         let taken = shelf.free.pop();
         drop(shelves);

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -197,7 +198,7 @@ impl Queue {
     }
 
     fn is_over(&self) -> bool {
-        self.stopping.get() && self.tasks.get() == 0
+        self.stopping.get() && self.tasks.get() == 0 && self.engine.is_idle()
     }
 
     fn turn(self: &Rc<Self>) {
@@ -205,7 +206,10 @@ impl Queue {
         let mut runs = 0;
         while runs < RUNS_PER_TURN {
             let Some(runnable) = self.ready.borrow_mut().pop_front() else { break };
-            runnable.run();
+            // A defect in one task ends that task, and not the thread that all others of this queue live on.
+            if catch_unwind(AssertUnwindSafe(|| runnable.run())).is_err() {
+                tracing::error!(queue = self.index, "a task panicked and was ended");
+            }
             runs += 1;
         }
         self.engine.turn();

@@ -76,15 +76,18 @@ impl Queues {
             let remote = Remote::new()?;
             let (started, wait) = sync_channel(1);
             let inbox = remote.clone();
-            let thread = std::thread::Builder::new().name(format!("queue{index}")).spawn(move || {
-                match Queue::new(index, config.engine, inbox) {
+            let thread =
+                std::thread::Builder::new().name(format!("queue{index}")).spawn(move || match Queue::new(
+                    index,
+                    config.engine,
+                    inbox,
+                ) {
                     Ok(queue) => {
                         let _ = started.send(Ok(()));
                         queue.run();
                     }
                     Err(error) => drop(started.send(Err(error))),
-                }
-            })?;
+                })?;
             queues.handles.push(QueueHandle { index, remote });
             queues.threads.push(thread);
             wait.recv().map_err(|_| io::Error::other("a queue thread ended at its start"))??;

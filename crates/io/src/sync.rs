@@ -51,6 +51,10 @@ impl SyncEngine {
         self.jobs.send(Job { key, file: slot.file.clone(), op: slot.op, buf }).is_ok()
     }
 
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
     pub(crate) fn finished(&mut self) {
         self.in_flight = self.in_flight.saturating_sub(1);
     }

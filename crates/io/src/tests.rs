@@ -69,7 +69,8 @@ fn more_operations_than_the_engine_holds_all_end() {
                     done += op.await.0.unwrap();
                 }
                 for n in [0u64, 255, 256, 999] {
-                    let (_, buf) = submit(&file, FileOp::Read { offset: n * 4096, skip: 0 }, alloc(4096)).await;
+                    let (_, buf) =
+                        submit(&file, FileOp::Read { offset: n * 4096, skip: 0 }, alloc(4096)).await;
                     assert!(buf.iter().all(|&byte| u64::from(byte) == n % 251));
                 }
                 done
@@ -172,5 +173,33 @@ fn a_closed_file_is_let_go_by_the_ring() {
         }
         assert!(end.is_finished(), "{engine}: the file is still open");
         assert_eq!(end.join().unwrap().unwrap(), 0);
+    }
+}
+
+#[test]
+fn a_panicking_task_ends_alone() {
+    let queues = Queues::start(QueuesConfig { count: 1, engine: EngineKind::Sync }).unwrap();
+    queues.handles()[0].spawn(|| async { panic!("planted") });
+    assert!(queues.handles()[0].run(|| async { panic!("planted, and waited for") }).is_err());
+    assert_eq!(queues.handles()[0].run(|| async { 7 }).unwrap(), 7);
+}
+
+#[test]
+fn a_queue_ends_only_when_its_operations_have() {
+    for engine in engines() {
+        let queues = Queues::start(QueuesConfig { count: 1, engine }).unwrap();
+        let file = file(1 << 20);
+        let written = file.clone();
+        queues.handles()[0].spawn(move || async move {
+            for n in 0..64 {
+                let mut buf = alloc(4096);
+                buf.fill(3);
+                drop(submit(&file, FileOp::Write { offset: n * 4096, skip: 0, durable: false }, buf));
+            }
+        });
+        drop(queues);
+        let mut read = vec![0; 64 * 4096];
+        rustix::io::pread(&*written, &mut read[..], 0).unwrap();
+        assert!(read.iter().all(|&byte| byte == 3), "{engine}");
     }
 }

@@ -74,6 +74,10 @@ impl Uring {
         self.bell.as_fd()
     }
 
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
     /// Queues the operation, or `false` while there are too many.
     pub(crate) fn push(&mut self, key: usize, slot: &mut Slot) -> bool {
         if self.in_flight >= IN_FLIGHT_MAX {
@@ -189,7 +193,10 @@ fn build(slot: &mut Slot, target: Target) -> squeue::Entry {
                     .rw_flags(flags)
                     .build()),
                 None => {
-                    on!(target, |file| opcode::Write::new(file, at, len).offset(offset).rw_flags(flags).build())
+                    on!(target, |file| opcode::Write::new(file, at, len)
+                        .offset(offset)
+                        .rw_flags(flags)
+                        .build())
                 }
             }
         }
@@ -205,9 +212,11 @@ fn build(slot: &mut Slot, target: Target) -> squeue::Entry {
         FileOp::Allocate(range) => {
             on!(target, |file| opcode::Fallocate::new(file, range.len()).offset(range.start()).build())
         }
-        FileOp::Prefetch(range) => on!(target, |file| opcode::Fadvise::new(file, length64(range.len()), WILLNEED)
-            .offset(range.start())
-            .build()),
+        FileOp::Prefetch(range) => {
+            on!(target, |file| opcode::Fadvise::new(file, length64(range.len()), WILLNEED)
+                .offset(range.start())
+                .build())
+        }
     }
 }
 
