@@ -11,7 +11,7 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::{CommandFactory as _, Parser};
 
 pub(crate) use failure::{Failure, Result};
 pub(crate) use logging::level as log_level;
@@ -39,6 +39,7 @@ pub(crate) struct Cli {
 
 /// What every verb takes.
 #[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Global options")]
 pub(crate) struct Global {
     /// Control socket of the daemon [default: $BOWLINE_SOCKET, else $XDG_RUNTIME_DIR/bowline/control.sock, else
     /// /run/bowline/control.sock]
@@ -71,9 +72,10 @@ pub(crate) fn run(
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> u8 {
-    let cli = match Cli::try_parse_from(args) {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let cli = match Cli::try_parse_from(&args) {
         Ok(cli) => cli,
-        Err(error) => return usage::report(&error, out, err),
+        Err(error) => return usage::report(&error, &usage::verb(&Cli::command(), &args), out, err),
     };
     logging::start(log_level(matches!(cli.verb, Verb::Serve(_)), cli.global.verbose));
     let mut output = Output::new(out, cli.global.json, screen);

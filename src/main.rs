@@ -5,9 +5,11 @@
 mod cli;
 mod cmd;
 
+use std::io::BufWriter;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let (mut out, mut err) = (std::io::stdout().lock(), std::io::stderr());
+    // Not locked: the daemon prints from its own threads.
+    let (mut out, mut err) = (BufWriter::new(std::io::stdout()), std::io::stderr());
     ExitCode::from(cli::run(std::env::args_os(), cli::Screen::of_stdout(), &mut out, &mut err))
 }

@@ -1,30 +1,41 @@
 //! Turns clap's paragraphs into the one line every other error has.
 
+use std::ffi::OsString;
 use std::io::Write;
 
+use clap::Command;
 use clap::error::ErrorKind;
 
 use super::Failure;
 
-/// Reports what clap found instead of a command; returns the exit code.
-pub(crate) fn report(error: &clap::Error, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
+/// The verb that `args` name, as far as there is one: `bowline device add`.
+pub(crate) fn verb(command: &Command, args: &[OsString]) -> String {
+    let (mut at, mut path) = (command, command.get_name().to_owned());
+    for word in args.iter().skip(1).filter_map(|word| word.to_str()) {
+        if let Some(found) = at.find_subcommand(word) {
+            path += &format!(" {word}");
+            at = found;
+        }
+    }
+    path
+}
+
+/// Reports what clap found instead of a command; returns the exit code. `verb` is what the user asked for.
+pub(crate) fn report(error: &clap::Error, verb: &str, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
     let text = error.render().to_string();
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
         // A reader that closed the pipe has seen what it wanted.
         let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
         return 0;
     }
-    let failure = Failure::Usage(one_line(error.kind(), &text));
+    let failure = Failure::Usage(one_line(error.kind(), &text, verb));
     let _ = writeln!(err, "bowline: {failure}");
     failure.exit_code()
 }
 
 /// `error: WHAT` over several lines, `tip: …` and `Usage: …`, in one line: `WHAT: tips, and where to read on`.
-fn one_line(kind: ErrorKind, text: &str) -> String {
-    let usage = text.lines().find_map(|line| line.trim().strip_prefix("Usage: ")).unwrap_or("bowline");
-    let verb: Vec<&str> =
-        usage.split_whitespace().take_while(|word| !word.starts_with(['<', '[', '-'])).collect();
-    let help = format!("see `{} --help`", verb.join(" "));
+fn one_line(kind: ErrorKind, text: &str, verb: &str) -> String {
+    let help = format!("see `{verb} --help`");
     if kind == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         return format!("no command is given: {help}");
     }

@@ -33,6 +33,7 @@ fn wrong_usage_exits_2() {
         (&["export", "add", "a", "--nbd", "tcp:x"], "the port is missing"),
         (&["snapshot", "take"], "<DEVICE>"),
         (&["snapshot", "take", "a", "--limit", "much"], "not a size"),
+        (&["snapshot", "take", "a", "--step", "much"], "see `bowline snapshot take --help`"),
         (&["snapshot", "take", "a", "--hold-timeout", "5"], "it has no unit"),
         (&["snapshot", "take", "a", "--on-full", "explode"], "drop, hold"),
         (&["snapshot", "take", "a", "--store", "ranges:/dev/x"], "not a store"),
