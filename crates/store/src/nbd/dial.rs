@@ -1,0 +1,167 @@
+//! Reaching the server and negotiating with it: blocking, within a time limit, on whatever thread.
+
+use std::net::{TcpStream, ToSocketAddrs};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use bowline_block::{Error, ErrorKind, Result};
+use bowline_nbd::{ClientConfig, ClientNegotiation, ClientStep, NbdUri, NegotiatedExport, Transport};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, recv, send,
+    socket_with, sockopt,
+};
+
+/// A connection that has reached transmission.
+pub(super) struct Dialed {
+    pub(super) socket: OwnedFd,
+    pub(super) export: NegotiatedExport,
+    /// What the server has sent beyond the negotiation.
+    pub(super) input: Vec<u8>,
+}
+
+/// Connects and negotiates, both within `limit`.
+pub(super) fn dial(uri: &NbdUri, limit: Duration) -> Result<Dialed> {
+    if uri.tls {
+        let why = "nbds: this build has no TLS for NBD sources; use nbd over a Unix socket or a tunnel";
+        return Err(Error::new(ErrorKind::Unsupported, why));
+    }
+    let deadline = Instant::now() + limit;
+    let socket = match &uri.transport {
+        Transport::Unix { socket } => dial_unix(socket, deadline)?,
+        Transport::Tcp { host, port } => dial_tcp(host, *port, deadline)?,
+    };
+    negotiate(socket, uri, deadline)
+}
+
+fn dial_unix(path: &Path, deadline: Instant) -> Result<OwnedFd> {
+    let failed = |errno: Errno| Error::from_io("cannot connect", errno.into());
+    let bytes = path.as_os_str().as_bytes();
+    let address = match bytes.strip_prefix(&[0]) {
+        Some(name) => SocketAddrUnix::new_abstract_name(name),
+        None => SocketAddrUnix::new(path),
+    }
+    .map_err(failed)?;
+    loop {
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).map_err(failed)?;
+        match connect(&socket, &address) {
+            Ok(()) => return Ok(socket),
+            // The server's backlog is full; there is nothing to wait on but time.
+            Err(Errno::AGAIN) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
+            Err(Errno::AGAIN) => return Err(too_late("the server accepts no connection")),
+            Err(errno) => return Err(failed(errno)),
+        }
+    }
+}
+
+fn dial_tcp(host: &str, port: u16, deadline: Instant) -> Result<OwnedFd> {
+    let addresses = (host, port).to_socket_addrs().map_err(|error| {
+        Error::new(ErrorKind::NotFound, format!("cannot resolve host {host}")).source(error)
+    })?;
+    let mut last = Error::new(ErrorKind::NotFound, format!("host {host} has no address"));
+    for address in addresses {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(too_late("the server cannot be reached"));
+        }
+        match TcpStream::connect_timeout(&address, left) {
+            Ok(stream) => {
+                return prepare_tcp(stream).map_err(|error| Error::from_io("cannot connect", error));
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::TimedOut => {
+                last = too_late("the server cannot be reached");
+            }
+            Err(error) => last = Error::from_io(format!("cannot connect to {address}"), error),
+        }
+    }
+    Err(last)
+}
+
+fn prepare_tcp(stream: TcpStream) -> std::io::Result<OwnedFd> {
+    stream.set_nodelay(true)?;
+    stream.set_nonblocking(true)?;
+    let socket = OwnedFd::from(stream);
+    sockopt::set_socket_keepalive(&socket, true)?;
+    Ok(socket)
+}
+
+fn too_late(why: &str) -> Error {
+    Error::new(ErrorKind::Timeout, why)
+}
+
+fn negotiate(socket: OwnedFd, uri: &NbdUri, deadline: Instant) -> Result<Dialed> {
+    let refused = |error| Error::new(ErrorKind::Protocol, "negotiation failed").source(error);
+    let config = ClientConfig { export: uri.export.clone(), ..ClientConfig::default() };
+    let mut negotiation = ClientNegotiation::new(config).map_err(refused)?;
+    let (mut input, mut out) = (Vec::new(), Vec::new());
+    loop {
+        let (used, step) = negotiation.step(&input, &mut out).map_err(refused)?;
+        input.drain(..used.min(input.len()));
+        send_all(&socket, &out, deadline)?;
+        out.clear();
+        match step {
+            ClientStep::Continue => {}
+            ClientStep::NeedMore(bytes) => {
+                while input.len() < bytes {
+                    receive(&socket, &mut input, deadline)?;
+                }
+            }
+            ClientStep::Ready(export) => return Ok(Dialed { socket, export: *export, input }),
+            ClientStep::StartTls | ClientStep::Listed(_) | ClientStep::Described(_) | ClientStep::ListEnd => {
+                return Err(Error::new(ErrorKind::Protocol, "the negotiation took a turn nobody asked for"));
+            }
+        }
+    }
+}
+
+fn wait(socket: &OwnedFd, events: PollFlags, deadline: Instant) -> Result<()> {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(too_late("the server did not finish the negotiation"));
+        }
+        let timeout = Timespec {
+            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: i64::from(left.subsec_nanos()),
+        };
+        match poll(&mut [PollFd::from_borrowed_fd(socket.as_fd(), events)], Some(&timeout)) {
+            Ok(0) | Err(Errno::INTR) => {}
+            Ok(_) => return Ok(()),
+            Err(errno) => return Err(Error::from_io("cannot wait for the server", errno.into())),
+        }
+    }
+}
+
+fn send_all(socket: &OwnedFd, mut bytes: &[u8], deadline: Instant) -> Result<()> {
+    while !bytes.is_empty() {
+        match send(socket, bytes, SendFlags::NOSIGNAL) {
+            Ok(sent) => bytes = bytes.get(sent..).unwrap_or_default(),
+            Err(Errno::AGAIN) => wait(socket, PollFlags::OUT, deadline)?,
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(Error::from_io("negotiation failed", errno.into())),
+        }
+    }
+    Ok(())
+}
+
+fn receive(socket: &OwnedFd, input: &mut Vec<u8>, deadline: Instant) -> Result<()> {
+    let mut room = [0u8; 4096];
+    loop {
+        match recv(socket, &mut room[..], RecvFlags::empty()) {
+            Ok((_, 0)) => {
+                return Err(Error::new(ErrorKind::Gone, "the server hung up during the negotiation"));
+            }
+            Ok((_, bytes)) => {
+                input.extend_from_slice(room.get(..bytes).unwrap_or_default());
+                return Ok(());
+            }
+            Err(Errno::AGAIN) => wait(socket, PollFlags::IN, deadline)?,
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(Error::from_io("negotiation failed", errno.into())),
+        }
+    }
+}
