@@ -74,7 +74,8 @@ pub(crate) fn run(names: &[String]) -> Result<bool, String> {
 }
 
 fn clippy() -> Outcome {
-    cargo(&["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]).run()
+    cargo(&["clippy", "--quiet", "--workspace", "--all-targets", "--keep-going", "--", "-D", "warnings"])
+        .run()
 }
 
 fn docs() -> Outcome {
