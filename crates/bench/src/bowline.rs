@@ -1,7 +1,10 @@
 //! Bowline as a user would run it: `bowline serve` in a process of its own, the verbs on its control socket.
 
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -20,6 +23,8 @@ pub enum DiffStorage {
 
 /// Name of every snapshot the bench takes.
 pub const SNAPSHOT: &str = "bench";
+
+const ANSWER_MAX: Duration = Duration::from_secs(30);
 
 /// A running daemon.
 #[derive(Debug)]
@@ -74,9 +79,35 @@ impl Daemon {
         serde_json::from_str(&text).with_context(|| format!("bowline {}: bad JSON", arguments.join(" ")))
     }
 
+    /// Posts JSON to the control socket, without a command's start-up; answers the body and how long it took.
+    pub fn post(&self, route: &str, body: &Value) -> Result<(Value, Duration)> {
+        let body = body.to_string();
+        let request = format!(
+            "POST {route} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let mut stream = UnixStream::connect(&self.control).context("cannot reach the control socket")?;
+        stream.set_read_timeout(Some(ANSWER_MAX))?;
+        let started = Instant::now();
+        stream.write_all(request.as_bytes())?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).with_context(|| format!("no answer to POST {route}"))?;
+        let elapsed = started.elapsed();
+        let (head, body) = answer.split_once("\r\n\r\n").context("a bad HTTP answer")?;
+        let status = head.lines().next().unwrap_or_default();
+        ensure!(
+            status.split(' ').nth(1).is_some_and(|code| code.starts_with('2')),
+            "POST {route}: {status}: {body}"
+        );
+        Ok((serde_json::from_str(body).with_context(|| format!("POST {route}: bad JSON"))?, elapsed))
+    }
+
     /// Takes [`SNAPSHOT`] of the devices, with room for all their contents.
     pub fn take(&self, bench: &Bench, devices: &[&str], storage: DiffStorage) -> Result<()> {
-        let file = bench.path("diff").display().to_string();
+        let file = bench.path("diff");
+        let _ = std::fs::remove_file(&file);
+        let file = file.display().to_string();
         let store = if storage == DiffStorage::Memory { "mem" } else { file.as_str() };
         // The index and the log's own headers need room beside the contents.
         let limit = format!("{}M", (bench.size_bytes >> 20) * 2);

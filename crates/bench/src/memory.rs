@@ -17,6 +17,8 @@ use crate::wire::Command;
 const MIB: f64 = (1 << 20) as f64;
 /// A huge device: 64 TiB.
 pub const HUGE_BYTES: u64 = 64 << 40;
+/// Where `status` tells what the index takes.
+const INDEX_POINTER: &str = "/limits/snapshot_index_bytes/used";
 const SETTLE: Duration = Duration::from_millis(300);
 
 /// Measures and judges.
@@ -44,7 +46,7 @@ pub fn measure(bench: &Bench) -> Result<Vec<Verdict>> {
     println!("  {measured} (buffers included; the log is in a file)");
     // The daemon's own count is judged when it tells it: resident memory also holds buffers.
     let status = daemon.json(&["status"])?;
-    match find_number(&status, "index_bytes") {
+    match status.pointer(INDEX_POINTER).and_then(Value::as_f64) {
         Some(index_bytes) => {
             // One bit per block of the device is granted besides.
             let bits = bench.size_bytes as f64 / BLOCK_BYTES as f64 / 8.0;
@@ -53,7 +55,7 @@ pub fn measure(bench: &Bench) -> Result<Vec<Verdict>> {
             let what = "index per preserved 4 KiB block, as status tells it".to_owned();
             verdicts.push(Verdict::at_most(what, each, 8.0, " bytes", measured));
         }
-        None => println!("  status tells no index_bytes: the index is not judged"),
+        None => println!("  status has no {INDEX_POINTER}: the index is not judged"),
     }
     daemon.remove_snapshot()?;
     Ok(verdicts)
@@ -98,31 +100,4 @@ fn overwrite(bench: &Bench, daemon: &Daemon) -> Result<f64> {
     };
     let outcome = load::run(&target, &workload, Timing::unlimited(1))?;
     Ok((outcome.operations as f64).max(1.0))
-}
-
-/// The sum of all numbers under a key, wherever it is in the document.
-fn find_number(value: &Value, key: &str) -> Option<f64> {
-    let add = |sum: Option<f64>, more: Option<f64>| match (sum, more) {
-        (Some(one), Some(other)) => Some(one + other),
-        (one, other) => one.or(other),
-    };
-    match value {
-        Value::Object(fields) => fields.iter().fold(None, |sum, (name, inner)| {
-            add(sum, if name == key { inner.as_f64() } else { find_number(inner, key) })
-        }),
-        Value::Array(items) => items.iter().fold(None, |sum, inner| add(sum, find_number(inner, key))),
-        _ => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_found_at_any_depth_and_added_up() {
-        let value = serde_json::json!({"a": [{"index_bytes": 3}, {"b": {"index_bytes": 4.0}}], "c": 9});
-        assert_eq!(find_number(&value, "index_bytes"), Some(7.0));
-        assert_eq!(find_number(&value, "absent"), None);
-    }
 }

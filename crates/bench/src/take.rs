@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::backing::Bench;
 use crate::bowline::Daemon;
@@ -25,12 +25,12 @@ pub fn measure(bench: &Bench) -> Result<Vec<Verdict>> {
     let mut verdicts = Vec::new();
     for (name, size_bytes) in [("1 GiB", 1 << 30), ("64 TiB", HUGE_BYTES)] {
         let takes = one_size(bench, size_bytes).with_context(|| format!("takes of {name} devices"))?;
-        let median = stats::median(&takes.milliseconds);
-        let (least, most) = stats::spread(&takes.milliseconds);
+        let median = stats::median(&takes.request_ms);
+        let (least, most) = stats::spread(&takes.request_ms);
         let measured = format!(
-            "{median:.2} ms ({least:.2}-{most:.2}, {} takes, {}, {:.0} writes/s meanwhile)",
-            takes.milliseconds.len(),
-            takes.source,
+            "{median:.2} ms ({least:.2}-{most:.2}, {} takes; writes frozen for {:.2} ms; {:.0} writes/s)",
+            takes.request_ms.len(),
+            stats::median(&takes.frozen_ms),
             takes.writes_per_second
         );
         let what = format!("take over {DEVICES} devices of {name} under write load: median");
@@ -40,8 +40,8 @@ pub fn measure(bench: &Bench) -> Result<Vec<Verdict>> {
 }
 
 struct Takes {
-    milliseconds: Vec<f64>,
-    source: &'static str,
+    request_ms: Vec<f64>,
+    frozen_ms: Vec<f64>,
     writes_per_second: f64,
 }
 
@@ -94,7 +94,7 @@ fn under_load(bench: &Bench, daemon: &Daemon, names: &[String]) -> Result<Takes>
         for writer in writers {
             rate += writer.join().map_err(|_| anyhow!("a writer panicked"))??;
         }
-        taken.map(|(milliseconds, source)| Takes { milliseconds, source, writes_per_second: rate })
+        taken.map(|(request_ms, frozen_ms)| Takes { request_ms, frozen_ms, writes_per_second: rate })
     })
 }
 
@@ -109,23 +109,17 @@ fn write_until(stop: &AtomicBool, target: &Target, workload: &Workload, seed: u6
     Ok(operations as f64 / started.elapsed().as_secs_f64())
 }
 
-/// Takes and removes; prefers the daemon's own figure, for the command's start-up is no part of the take.
-fn repeat_take(daemon: &Daemon, names: &[String]) -> Result<(Vec<f64>, &'static str)> {
-    let mut milliseconds = Vec::with_capacity(TAKES);
-    let mut source = "whole command, start-up included";
-    let devices: Vec<&str> = names.iter().map(String::as_str).collect();
+/// Takes and removes. What counts is the whole request on the control socket; the daemon also tells the freeze.
+fn repeat_take(daemon: &Daemon, names: &[String]) -> Result<(Vec<f64>, Vec<f64>)> {
+    let mut request_ms = Vec::with_capacity(TAKES);
+    let mut frozen_ms = Vec::with_capacity(TAKES);
+    let body = json!({"devices": names, "name": "take", "store": "mem", "limit": 4_u64 << 30});
     for _ in 0..TAKES {
         std::thread::sleep(PAUSE);
-        let options = ["--name", "take", "--store", "mem", "--limit", "4G"];
-        let started = Instant::now();
-        let taken = daemon.json(&[&["snapshot", "take"], devices.as_slice(), &options].concat())?;
-        let wall_ms = started.elapsed().as_secs_f64() * 1e3;
-        let own_ms = taken.get("take_us").and_then(Value::as_f64).map(|us| us / 1e3);
-        if own_ms.is_some() {
-            source = "as the daemon tells it";
-        }
-        milliseconds.push(own_ms.unwrap_or(wall_ms));
+        let (taken, elapsed) = daemon.post("/v1/snapshots", &body)?;
+        request_ms.push(elapsed.as_secs_f64() * 1e3);
+        frozen_ms.extend(taken.get("frozen_us").and_then(Value::as_f64).map(|us| us / 1e3));
         daemon.verb(&["snapshot", "remove", "take"])?;
     }
-    Ok((milliseconds, source))
+    Ok((request_ms, frozen_ms))
 }
