@@ -1,0 +1,226 @@
+//! One connection: one task on the queue thread it was given to, from the handshake to its end.
+//!
+//! ```text
+//!            ┌────────── once a cycle ──────────┐
+//!   recv ──► input ──► session ──► output ──► send
+//!                      │     ▲
+//!                      ▼     │ what could not be answered at once
+//!                      device futures
+//! ```
+//!
+//! The cost of a server is the socket and the wake-up. A cycle takes all requests that have arrived in one receive,
+//! answers those that the device can answer at once in place, and sends all answers in one send; then it looks
+//! again, and sleeps only when nothing moved.
+//!
+//! Everything is bounded (I9): the input and output buffers are fixed, requests under way are bounded in number and
+//! bytes ([`slow`]), and when a bound is reached the connection stops receiving, so that the client is who waits.
+
+mod answer;
+mod finish;
+mod handshake;
+mod idle;
+mod input;
+mod long_read;
+mod long_write;
+mod output;
+mod session;
+mod slow;
+pub(crate) mod status;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+use std::future::poll_fn;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use crate::registry::{Order, Ticket};
+use crate::server::Shared;
+use handshake::Agreed;
+use idle::IdleTimer;
+use input::Input;
+use session::{Ending, Session};
+use wire::{Received, Wire};
+
+/// Bytes moved before other tasks of the thread get their turn.
+const TURN_BYTES: usize = 1 << 20;
+/// Idle periods that a client which has hung up may take to get its last answers.
+const LINGER_PERIODS: u32 = 6;
+
+/// How a connection ended.
+#[derive(Debug, thiserror::Error)]
+enum End {
+    #[error("socket: {0}")]
+    Socket(#[from] std::io::Error),
+    #[error("handshake: {0}")]
+    Negotiation(#[from] bowline_nbd::NegotiationError),
+    #[error("the handshake took longer than {0:?}")]
+    TooSlow(std::time::Duration),
+    #[error("the client hung up during the handshake")]
+    HungUp,
+    #[error("the export {0:?} went away during the handshake")]
+    ExportGone(String),
+    #[error("{0}")]
+    Session(String),
+    #[error("ended by the server")]
+    Killed,
+}
+
+/// Serves one client.
+pub(crate) async fn serve(socket: OwnedFd, shared: Arc<Shared>, ticket: Ticket) {
+    match serve_until_end(socket, &shared, &ticket).await {
+        Ok(()) => tracing::debug!(connection = ticket.id(), "connection closed"),
+        Err(why) => {
+            tracing::info!(connection = ticket.id(), export = ticket.export(), %why, "connection ended");
+        }
+    }
+}
+
+async fn serve_until_end(socket: OwnedFd, shared: &Shared, ticket: &Ticket) -> Result<(), End> {
+    let mut wire = Wire::new(socket)?;
+    let agreed = match handshake::run(&mut wire, shared, ticket).await {
+        Ok(Some(agreed)) => agreed,
+        Ok(None) => {
+            wire.close();
+            return Ok(());
+        }
+        Err(end) => {
+            wire.close();
+            return Err(end);
+        }
+    };
+    tracing::debug!(connection = ticket.id(), export = ticket.export(), form = ?agreed.limits.form, "serving");
+    let mut connection = Connection::new(wire, agreed);
+    let end = poll_fn(|cx| connection.poll(cx, ticket)).await;
+    connection.wire.close();
+    end
+}
+
+struct Connection {
+    wire: Wire,
+    input: Input,
+    session: Session,
+    idle: IdleTimer,
+    lingered: u32,
+}
+
+impl Connection {
+    fn new(wire: Wire, agreed: Agreed) -> Self {
+        let Agreed { device, limits, contexts, left_over } = agreed;
+        Self {
+            wire,
+            input: Input::with(&left_over),
+            session: Session::new(device, limits, contexts),
+            idle: IdleTimer::default(),
+            lingered: 0,
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, ticket: &Ticket) -> Poll<Result<(), End>> {
+        if let Some(end) = self.obey(cx, ticket) {
+            return Poll::Ready(Err(end));
+        }
+        let mut moved = 0;
+        loop {
+            let mut progress = self.session.complete(cx);
+            if self.session.wants_input() && self.wire.readable() {
+                let count = self.receive()?;
+                moved += count;
+                progress |= count > 0;
+            }
+            let used = self.session.consume(self.input.bytes());
+            self.input.consume(used);
+            let sent = self.wire.send(&mut self.session.output)?;
+            moved += sent;
+            progress |= used > 0 || sent > 0;
+            if self.session.ending.is_some() && self.session.is_over() && self.wire.is_flushed() {
+                return Poll::Ready(self.farewell());
+            }
+            if !progress {
+                self.wire.set_waker(cx);
+                return Poll::Pending;
+            }
+            if moved >= TURN_BYTES {
+                self.wire.set_waker(cx);
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Does what the server wants, and what time wants.
+    #[inline]
+    fn obey(&mut self, cx: &Context<'_>, ticket: &Ticket) -> Option<End> {
+        match ticket.order(cx) {
+            Order::Serve => {}
+            Order::Drain => {
+                self.session.ending.get_or_insert(Ending::Drained);
+            }
+            Order::Kill => return Some(End::Killed),
+        }
+        if self.idle.poll(cx) {
+            return self.grow_idle();
+        }
+        None
+    }
+
+    /// A period has passed.
+    #[cold]
+    fn grow_idle(&mut self) -> Option<End> {
+        if self.session.ending.is_some() {
+            self.lingered += 1;
+            if self.lingered > LINGER_PERIODS {
+                return Some(End::Session("the last answers were not taken or did not come".to_owned()));
+            }
+        }
+        if self.idle.was_idle() && self.input.is_empty() && self.session.is_idle() {
+            self.input.release();
+            self.session.output.release();
+            self.idle.rest();
+        }
+        None
+    }
+
+    #[inline]
+    fn receive(&mut self) -> Result<usize, End> {
+        self.idle.note_activity();
+        let received = if self.input.is_empty()
+            && let Some(room) = self.session.payload_room()
+        {
+            let received = self.wire.receive(room)?;
+            if let Received::Bytes(count) = received {
+                self.session.payload_received(count);
+            }
+            received
+        } else {
+            let received = self.wire.receive(self.input.room())?;
+            if let Received::Bytes(count) = received {
+                self.input.received(count);
+            }
+            received
+        };
+        Ok(match received {
+            Received::Bytes(count) => count,
+            Received::Nothing => 0,
+            Received::End => {
+                self.session.ending = Some(Ending::EndOfStream);
+                0
+            }
+        })
+    }
+
+    /// Everything that could be answered was: how it ended.
+    fn farewell(&self) -> Result<(), End> {
+        let within = !self.input.is_empty() || self.session.incoming.is_some();
+        let why = match &self.session.ending {
+            None | Some(Ending::Disconnect | Ending::Drained) => return Ok(()),
+            Some(Ending::EndOfStream) if !within => return Ok(()),
+            Some(Ending::EndOfStream) => "the client hung up within a request".to_owned(),
+            Some(Ending::Gone) => "the device was removed".to_owned(),
+            Some(Ending::Protocol(error)) => error.to_string(),
+            Some(Ending::Unanswerable(why)) => (*why).to_owned(),
+        };
+        Err(End::Session(why))
+    }
+}
