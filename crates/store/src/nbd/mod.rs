@@ -125,6 +125,10 @@ impl NbdStore {
     }
 
     async fn dispatch(&self, request: Request, data: Buf) -> Done {
+        // Servers differ in how they refuse these, and some drop the connection.
+        if let Err(error) = self.limits().geometry.check(&request) {
+            return Done::new(Err(error), data);
+        }
         let carries = matches!(request.op, Op::Read | Op::Write);
         if carries && request.range.len() != data.len() as u64 {
             return Done::new(Err(Error::new(ErrorKind::Invalid, "data of another length")), data);
