@@ -1,1 +1,3 @@
 //! The filters of a stack: copy-on-write snapshots first.
+
+pub mod cow;

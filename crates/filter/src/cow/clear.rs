@@ -1,0 +1,103 @@
+//! Discard and write-zeroes: what reads as zero already needs no copy.
+//!
+//! A range that reads as zero before and after does not change: it gets neither a copy nor a mark. So a discard of a
+//! whole sparse device costs what its data costs, not what its size would. Where a discard may leave anything behind
+//! (the store does not promise zeroes), zeroes are recorded as such, one bit each; where that would be very many
+//! bits, the discard is answered without being done, which is what a discard allows.
+
+use std::sync::Arc;
+
+use bowline_block::{ByteRange, Capabilities, ExtentKind, ExtentList, Op, Request, Store, Verdict};
+
+use super::chain::Chain;
+use super::granule::Granules;
+use super::history::History;
+use super::wait;
+
+/// Extents asked for at once.
+const EXTENTS_MAX: usize = 128;
+/// Bytes a discard may cover that has to be recorded bit by bit: 16 GiB, half a megabyte of bits.
+const RECORDED_MAX: u64 = 16 << 30;
+
+impl History {
+    /// A discard or write-zeroes is about to change these granules.
+    pub(crate) fn before_clear<'a>(
+        &'a self,
+        chain: Arc<Chain>,
+        request: Request,
+        granules: Granules,
+        below: &'a dyn Store,
+    ) -> Verdict<'a> {
+        let can = below.geometry().can;
+        let zeroes = request.op == Op::WriteZeroes
+            || (request.op == Op::Discard && can.contains(Capabilities::DISCARD_READS_ZERO));
+        if !zeroes && request.op == Op::Discard && request.range.len() > RECORDED_MAX {
+            return Verdict::Complete(Ok(()));
+        }
+        Verdict::Hold(Box::pin(async move { self.clear(&chain, request, granules, zeroes, below).await }))
+    }
+
+    async fn clear(
+        &self,
+        chain: &Chain,
+        request: Request,
+        granules: Granules,
+        zeroes: bool,
+        below: &dyn Store,
+    ) {
+        let size = below.geometry().size;
+        // Beyond what images need nothing is to be done; and to know a granule, all of it must be looked at.
+        let needed = granules.bytes(size);
+        let range = if zeroes { request.range.intersection(needed) } else { needed };
+        let mut at = range.start();
+        while at < range.end() && chain.is_copying() {
+            let rest = ByteRange::between(at, range.end());
+            // What is copied already need not be asked about.
+            let skipped = self.copied_until(chain, rest);
+            if skipped > at {
+                at = skipped;
+                continue;
+            }
+            let found = wait::bounded(chain.hold_limit, below.extents(rest, EXTENTS_MAX)).await;
+            let Some(found) = found else {
+                let why = format!("asking for the origin's holes took longer than {:?}", chain.hold_limit);
+                return chain.fail_all(&why);
+            };
+            // A store that cannot tell has data everywhere.
+            let found = found.unwrap_or_else(|_| {
+                let mut all = ExtentList::with_max(1);
+                all.push(rest, ExtentKind::Data);
+                all
+            });
+            let end = found.as_slice().last().map_or(rest.end(), |last| last.range.end());
+            let end = if end <= at { rest.end() } else { end.min(rest.end()) };
+            let holes = found.as_slice().iter().filter(|extent| extent.kind.reads_zero());
+            let mut data_from = at;
+            for hole in holes.map(|extent| extent.range.intersection(rest)) {
+                let keep = if zeroes { hole } else { Granules::inside(hole, size).bytes(size) };
+                if keep.is_empty() {
+                    continue;
+                }
+                self.copy(chain, Granules::touched_by(ByteRange::between(data_from, keep.start())), below)
+                    .await;
+                if !zeroes {
+                    self.record_zero(chain, Granules::touched_by(keep)).await;
+                }
+                data_from = keep.end();
+            }
+            let rest = Granules::touched_by(ByteRange::between(data_from, end));
+            self.copy(chain, rest.intersection(granules), below).await;
+            at = end;
+        }
+        if zeroes && let Some(current) = chain.current() {
+            self.note_cleared(current.epoch, request.range);
+        }
+    }
+
+    /// The first byte of the range from which on something is not copied.
+    fn copied_until(&self, chain: &Chain, range: ByteRange) -> u64 {
+        let Granules { first, end } = Granules::touched_by(range);
+        let open = super::granule::find(first, end, false, |word| chain.copied_word(word));
+        if open == first { range.start() } else { (open * super::granule::GRANULE_BYTES).min(range.end()) }
+    }
+}

@@ -1,0 +1,340 @@
+//! Preserving old contents: at once where the store below can read at once, else behind a hold.
+//!
+//! A copy is *claim, read, publish* (see `zone`). The old contents are read straight into the segment that will keep
+//! them. Nothing waits with a lock held: a zone's lock is not held over a read, a lane's only over one that does not
+//! wait.
+//!
+//! Whatever goes wrong costs snapshots, never the write: storage full costs the newest snapshot, and the next older
+//! one is charged from then on; old contents that cannot be read, or not in time, cost all of them.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bowline_block::{ByteRange, Done, Error, Io, Now, Op, Request, Store, Verdict};
+
+use super::chain::Chain;
+use super::granule::{GRANULE_BYTES, Granules};
+use super::history::History;
+use super::lane::{Lane, Open, lock_lane};
+use super::segment::{SEGMENT_SLOTS, Segment};
+use super::shared::Shared;
+use super::store::Got;
+use super::wait;
+use super::zone::{Claim, Claimed, Run, SlotId, ZONE_GRANULES, Zone};
+
+/// Granules that are copied on the spot; a larger write is held, so that it does not keep its queue from others.
+const AT_ONCE_MAX: u64 = 256;
+/// Granules read at once behind a hold: 1 MiB.
+const BATCH_MAX: u16 = 256;
+
+/// What came of an attempt to preserve a run.
+enum Attempt {
+    /// The first granules of it are.
+    Published,
+    /// The store below cannot read it at once.
+    NotNow,
+    /// The store below cannot read it.
+    Unreadable(Error),
+    /// This snapshot's storage has too much on its way to its file.
+    Wait(Arc<Shared>),
+    /// No snapshot is left that could take it.
+    NoTaker,
+}
+
+/// Why a lane has no room.
+enum NoRoom {
+    Wait(Arc<Shared>),
+    Full(Arc<Shared>),
+    Broken(Arc<Shared>, String),
+    NoTaker,
+}
+
+/// Gives `bytes` of the origin into `room`.
+type Fill<'a> = &'a mut dyn FnMut(ByteRange, &mut [u8]) -> Now;
+
+/// The part of `granules` that lies in one zone.
+fn zone_parts(granules: Granules) -> impl Iterator<Item = (u64, Run)> {
+    let mut at = granules.first;
+    std::iter::from_fn(move || {
+        (at < granules.end).then(|| {
+            let zone = at / ZONE_GRANULES;
+            let base = zone * ZONE_GRANULES;
+            let run = Run::new(at - base, granules.end - base);
+            at = base + run.end();
+            (zone, run)
+        })
+    })
+}
+
+impl History {
+    /// A write is about to change these granules.
+    pub(crate) fn before_write<'a>(
+        &'a self,
+        chain: &Arc<Chain>,
+        granules: Granules,
+        below: &'a dyn Store,
+    ) -> Verdict<'a> {
+        if granules.len() <= AT_ONCE_MAX && self.copy_now(chain, granules, below) {
+            return Verdict::Pass;
+        }
+        let chain = chain.clone();
+        Verdict::Hold(Box::pin(async move { self.copy(&chain, granules, below).await }))
+    }
+
+    /// Copies on the spot; whether the write may go on.
+    fn copy_now(&self, chain: &Chain, granules: Granules, below: &dyn Store) -> bool {
+        let size = below.geometry().size;
+        let mut fill = |bytes, room: &mut [u8]| below.read_now(bytes, room);
+        for (number, run) in zone_parts(granules) {
+            loop {
+                let Some((zone, claimed)) = claim(chain, number, run, BATCH_MAX) else { break };
+                let mut claim = match claimed {
+                    Claimed::Nothing => break,
+                    Claimed::Busy(_) => return false,
+                    Claimed::Mine(claim) => claim,
+                };
+                let _ = zone;
+                while claim.run().count > 0 {
+                    match self.preserve(chain, number, &mut claim, size, &mut fill) {
+                        Attempt::Published => {}
+                        Attempt::NotNow | Attempt::Wait(_) => return false,
+                        Attempt::Unreadable(error) => {
+                            unreadable(chain, &error);
+                            return true;
+                        }
+                        Attempt::NoTaker => return true,
+                    }
+                }
+            }
+        }
+        true
+    }
+
+    /// Copies, waiting for what has to be waited for. At the end the granules are copied, or no snapshot needs them.
+    pub(crate) async fn copy(&self, chain: &Chain, granules: Granules, below: &dyn Store) {
+        for (number, run) in zone_parts(granules) {
+            while chain.is_copying() {
+                let Some((zone, claimed)) = claim(chain, number, run, BATCH_MAX) else { break };
+                match claimed {
+                    Claimed::Nothing => break,
+                    Claimed::Busy(busy) => {
+                        if wait::bounded(chain.hold_limit, not_busy(zone, busy)).await.is_none() {
+                            chain.fail_all(&too_slow("a copy of the same block", chain.hold_limit));
+                        }
+                    }
+                    Claimed::Mine(claim) => self.copy_claimed(chain, number, claim, below).await,
+                }
+            }
+        }
+    }
+
+    async fn copy_claimed(&self, chain: &Chain, number: u64, mut claim: Claim<'_>, below: &dyn Store) {
+        let size = below.geometry().size;
+        let mut read_now = |bytes, room: &mut [u8]| below.read_now(bytes, room);
+        while claim.run().count > 0 {
+            match self.preserve(chain, number, &mut claim, size, &mut read_now) {
+                Attempt::Published => {}
+                Attempt::Wait(snapshot) => wait_for_storage(&snapshot, chain.hold_limit).await,
+                Attempt::NoTaker => return,
+                Attempt::Unreadable(error) => return unreadable(chain, &error),
+                Attempt::NotNow => break,
+            }
+        }
+        if claim.run().count == 0 {
+            return;
+        }
+        let bytes = bytes_of(number, claim.run(), size);
+        let len = usize::try_from(bytes.len()).unwrap_or(0);
+        let read = below.submit(Io::new(Request::new(Op::Read, bytes), bowline_io::alloc(len)));
+        let Some(Done { result, data }) = wait::bounded(chain.hold_limit, read).await else {
+            return chain.fail_all(&too_slow("reading old contents of the origin", chain.hold_limit));
+        };
+        if let Err(error) = result {
+            return unreadable(chain, &error);
+        }
+        let mut from_buffer = |part: ByteRange, room: &mut [u8]| {
+            let at = usize::try_from(part.start().saturating_sub(bytes.start())).unwrap_or(usize::MAX);
+            if let Some(old) = data.get(at..at.saturating_add(room.len())) {
+                room.copy_from_slice(old);
+            }
+            Now::Done(Ok(()))
+        };
+        while claim.run().count > 0 {
+            match self.preserve(chain, number, &mut claim, size, &mut from_buffer) {
+                Attempt::Published => {}
+                Attempt::Wait(snapshot) => wait_for_storage(&snapshot, chain.hold_limit).await,
+                Attempt::NoTaker | Attempt::NotNow | Attempt::Unreadable(_) => return,
+            }
+        }
+    }
+
+    /// Records granules as zero without storing anything.
+    pub(crate) async fn record_zero(&self, chain: &Chain, granules: Granules) {
+        for (number, run) in zone_parts(granules) {
+            while let Some((zone, claimed)) = claim(chain, number, run, u16::MAX) {
+                match claimed {
+                    Claimed::Nothing => break,
+                    Claimed::Mine(mut claim) => claim.publish(claim.run().count, SlotId::ZERO),
+                    Claimed::Busy(busy) => {
+                        if wait::bounded(chain.hold_limit, not_busy(zone, busy)).await.is_none() {
+                            return chain.fail_all(&too_slow("a copy of the same block", chain.hold_limit));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Preserves the first granules of the claim, as many as fit one segment.
+    fn preserve(
+        &self,
+        chain: &Chain,
+        zone: u64,
+        claim: &mut Claim<'_>,
+        size: u64,
+        fill: Fill<'_>,
+    ) -> Attempt {
+        let Some(current) = chain.current() else { return Attempt::NoTaker };
+        loop {
+            let mut lanes = current.lanes.mine_first();
+            let Some(mine) = lanes.next() else { return Attempt::NoTaker };
+            let no_room = {
+                let mut lane = lock_lane(mine);
+                match self.with_room(&mut lane, chain) {
+                    Ok(open) => {
+                        let filled = fill_slots(open, zone, claim.run(), size, fill);
+                        return self.settle(lane, claim, filled);
+                    }
+                    Err(no_room) => no_room,
+                }
+            };
+            let (snapshot, reason) = match no_room {
+                NoRoom::NoTaker => return Attempt::NoTaker,
+                NoRoom::Wait(snapshot) => return Attempt::Wait(snapshot),
+                NoRoom::Broken(snapshot, reason) => (snapshot, reason),
+                NoRoom::Full(snapshot) => {
+                    for other in lanes {
+                        let mut lane = lock_lane(other);
+                        if let Some(open) = lane.with_room() {
+                            let filled = fill_slots(open, zone, claim.run(), size, fill);
+                            return self.settle(lane, claim, filled);
+                        }
+                    }
+                    snapshot.no_space();
+                    let limit = snapshot.storage.limit();
+                    let reason =
+                        format!("diff storage {} is full at {limit} bytes", snapshot.storage.location());
+                    (snapshot, reason)
+                }
+            };
+            snapshot.fail(reason);
+        }
+    }
+
+    /// The lane's segment, or a new one of the storage that is charged.
+    fn with_room<'l>(&self, lane: &'l mut Lane, chain: &Chain) -> Result<&'l mut Open, NoRoom> {
+        if lane.with_room().is_none() {
+            lane.seal(&self.table);
+            let Some(snapshot) = chain.active().next() else { return Err(NoRoom::NoTaker) };
+            let segment: Arc<Segment> = match snapshot.storage.segment() {
+                Got::Segment(segment) => segment,
+                Got::Wait => return Err(NoRoom::Wait(snapshot.clone())),
+                Got::Full => return Err(NoRoom::Full(snapshot.clone())),
+                Got::Failed(reason) => return Err(NoRoom::Broken(snapshot.clone(), reason)),
+            };
+            let Some(number) = self.table.insert(segment.clone()) else {
+                segment.release(1);
+                segment.storage.take_back(&segment);
+                return Err(NoRoom::Full(snapshot.clone()));
+            };
+            lane.open = Some(Open { segment, number, next: 0 });
+        }
+        lane.with_room().ok_or(NoRoom::NoTaker)
+    }
+
+    /// Publishes what was filled, the lane unlocked again.
+    fn settle(
+        &self,
+        mut lane: std::sync::MutexGuard<'_, Lane>,
+        claim: &mut Claim<'_>,
+        filled: Filled,
+    ) -> Attempt {
+        if lane.with_room().is_none() {
+            lane.seal(&self.table);
+        }
+        drop(lane);
+        match filled {
+            Filled::Slots(count, slot) => {
+                claim.publish(count, slot);
+                Attempt::Published
+            }
+            Filled::NotNow => Attempt::NotNow,
+            Filled::Failed(error) => Attempt::Unreadable(error),
+        }
+    }
+}
+
+enum Filled {
+    Slots(u16, SlotId),
+    NotNow,
+    Failed(Error),
+}
+
+/// Reads the first granules of the run into the segment.
+fn fill_slots(open: &mut Open, zone: u64, run: Run, size: u64, fill: Fill<'_>) -> Filled {
+    let room = u16::try_from(open.room()).unwrap_or(0);
+    let part = Run { first: run.first, count: run.count.min(room) };
+    let bytes = bytes_of(zone, part, size);
+    let at = u64::from(open.next) * GRANULE_BYTES;
+    let filled = open.segment.write(at, bytes.len(), |room| (fill(bytes, room), is_zero(room)));
+    match filled {
+        // What reads as zero need not be stored: free space of a sparse origin costs no diff storage.
+        Some((Now::Done(Ok(())), true)) => Filled::Slots(part.count, SlotId::ZERO),
+        Some((Now::Done(Ok(())), false)) => Filled::Slots(part.count, open.take(u32::from(part.count))),
+        Some((Now::Done(Err(error)), _)) => Filled::Failed(error),
+        Some((Now::NotNow, _)) => Filled::NotNow,
+        // Cannot be: an open segment is in memory. Not to be written to again in any case.
+        None => {
+            open.next = SEGMENT_SLOTS;
+            Filled::NotNow
+        }
+    }
+}
+
+/// Whether all bytes are zero; ends at the first piece that is not.
+fn is_zero(bytes: &[u8]) -> bool {
+    bytes.chunks(64).all(|piece| piece.iter().fold(0, |any, &byte| any | byte) == 0)
+}
+
+fn bytes_of(zone: u64, run: Run, size: u64) -> ByteRange {
+    let base = zone * ZONE_GRANULES;
+    Granules { first: base + run.from(), end: base + run.end() }.bytes(size)
+}
+
+/// Claims granules of a zone of the current interval; `None` beyond what any image needs.
+fn claim(chain: &Chain, number: u64, run: Run, max: u16) -> Option<(&Zone, Claimed<'_>)> {
+    let zone = chain.current()?.zone_or_new(number)?;
+    let base = number * (ZONE_GRANULES / super::granule::WORD_GRANULES);
+    Some((zone, zone.claim(run, max, |word| chain.orphaned_word(base + word))))
+}
+
+fn not_busy(zone: &Zone, run: Run) -> impl Future<Output = ()> {
+    std::future::poll_fn(move |cx| {
+        if zone.is_busy(run, cx.waker()) { std::task::Poll::Pending } else { std::task::Poll::Ready(()) }
+    })
+}
+
+async fn wait_for_storage(snapshot: &Arc<Shared>, limit: Duration) {
+    if wait::bounded(limit, snapshot.storage.drained()).await.is_none() {
+        snapshot.fail(too_slow(&format!("diff storage {}", snapshot.storage.location()), limit));
+    }
+}
+
+fn unreadable(chain: &Chain, error: &Error) {
+    chain.fail_all(&format!("old contents of the origin cannot be read: {error}"));
+}
+
+fn too_slow(what: &str, limit: Duration) -> String {
+    format!("{what} took longer than {limit:?}")
+}

@@ -1,0 +1,140 @@
+//! A device's history: the filter that preserves what its snapshots need.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use bowline_block::{Altitude, ByteRange, Filter, Op, Request, Store, Verdict};
+use bowline_device::FilterId;
+use uuid::Uuid;
+
+use super::chain::Chain;
+use super::granule::Granules;
+use super::segment::SegmentTable;
+
+/// Where the filter sits in a stack.
+pub const COW_ALTITUDE: Altitude = Altitude(200);
+
+/// Ranges that were found to need no copy, until their requests are asked about again.
+const CLEARED_MAX: usize = 64;
+
+/// The copy-on-write history of one device, from its oldest snapshot on. It is attached to the device while there is a
+/// snapshot; then it is over, and the next take begins another one.
+pub struct History {
+    generation: Uuid,
+    pub(crate) chain: ArcSwap<Chain>,
+    pub(crate) table: SegmentTable,
+    pub(crate) attachment: Mutex<Attachment>,
+    /// Held by a removal: one at a time.
+    pub(crate) surgery: Mutex<()>,
+    cleared: Mutex<VecDeque<(u64, ByteRange)>>,
+}
+
+/// Whether the filter is in its device's stack. Changes only while the device is frozen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Attachment {
+    NotYet,
+    Attached(FilterId),
+    Over,
+}
+
+impl History {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            generation: Uuid::new_v4(),
+            chain: ArcSwap::default(),
+            table: SegmentTable::default(),
+            attachment: Mutex::new(Attachment::NotYet),
+            surgery: Mutex::new(()),
+            cleared: Mutex::default(),
+        })
+    }
+
+    /// Under which epochs of this device are comparable.
+    #[must_use]
+    pub fn generation(&self) -> Uuid {
+        self.generation
+    }
+
+    /// Whether it came to its end: its last snapshot was removed, or its device.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        *self.attachment() == Attachment::Over
+    }
+
+    /// Bytes of memory: the index, and the bits with the tree that leads to them.
+    #[must_use]
+    pub fn memory(&self) -> IndexMemory {
+        let chain = self.chain.load();
+        let mut sum = IndexMemory { index_bytes: self.table.bytes(), bit_bytes: 0 };
+        for member in &chain.members {
+            let (index, bits) = member.interval.memory();
+            sum.index_bytes += index;
+            sum.bit_bytes += bits;
+        }
+        sum
+    }
+
+    pub(crate) fn attachment(&self) -> std::sync::MutexGuard<'_, Attachment> {
+        self.attachment.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that every byte of the range is copied or already reads as what it is to become. That stays so for the
+    /// interval: whoever changes one of them copies it first.
+    pub(crate) fn note_cleared(&self, epoch: u64, range: ByteRange) {
+        let mut cleared = self.cleared.lock().unwrap_or_else(PoisonError::into_inner);
+        if cleared.len() >= CLEARED_MAX {
+            cleared.pop_front();
+        }
+        cleared.push_back((epoch, range));
+    }
+
+    fn take_cleared(&self, epoch: u64, range: ByteRange) -> bool {
+        let mut cleared = self.cleared.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = cleared.iter().position(|&noted| noted == (epoch, range));
+        found.and_then(|at| cleared.remove(at)).is_some()
+    }
+}
+
+/// Memory of a history.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct IndexMemory {
+    /// What finds the preserved granules.
+    pub index_bytes: u64,
+    /// One bit per granule of each 16 MiB touched, and the tree over them.
+    pub bit_bytes: u64,
+}
+
+impl Filter for History {
+    fn kind(&self) -> &'static str {
+        "cow"
+    }
+
+    #[inline]
+    fn ask<'a>(&'a self, request: &Request, below: &'a dyn Store) -> Verdict<'a> {
+        if !request.op.changes_data() {
+            return Verdict::Pass;
+        }
+        let chain = self.chain.load();
+        let Some(current) = chain.current() else { return Verdict::Pass };
+        if !chain.is_copying() {
+            return Verdict::Pass;
+        }
+        let granules = Granules::touched_by(request.range).intersection(current.granules());
+        if chain.all_copied(granules) {
+            return Verdict::Pass;
+        }
+        match request.op {
+            Op::Write => self.before_write(&chain, granules, below),
+            _ if self.take_cleared(current.epoch, request.range) => Verdict::Pass,
+            _ => self.before_clear(arc_swap::Guard::into_inner(chain), *request, granules, below),
+        }
+    }
+
+    /// The device goes away: what images need of it goes with it.
+    fn detached(&self) {
+        if std::mem::replace(&mut *self.attachment(), Attachment::Over) != Attachment::Over {
+            self.chain.load().fail_all("its origin was removed");
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! Copy-on-write snapshots.
+//!
+//! A [`History`] is the filter that preserves old contents of one device before they change, as long as there is a
+//! snapshot of it; an [`ImageStore`] is a snapshot's view of that device; a [`DiffStorage`] is where the old contents
+//! are.
+//!
+//! ```text
+//!   write ──► History ──claim──► zone ◄──bits── ImageStore ◄── read
+//!                │                 │                │
+//!                └─read old──► lane│segment ◄─slot──┤
+//!                     │            ▼                │
+//!                     │       DiffStorage (worker: touch memory, grow and write the file)
+//!                     ▼                             │
+//!                 the store below ◄── what is not preserved
+//! ```
+//!
+//! * Copies are made in granules of 4 KiB, once per interval between two takes, however many snapshots there are
+//!   (`chain`).
+//! * What happens to a granule is decided under one lock per 16 MiB, which is never held over I/O (`zone`).
+//! * Locks, in their order: a history's surgery · a lane · a segment's contents · a zone · the segment table · a
+//!   storage's work. At most one of each kind at a time.
+//! * Whatever fails costs snapshots, never the origin (I1): a snapshot is exact (I2) or says that it failed.
+
+mod chain;
+mod clear;
+mod copy;
+mod events;
+mod granule;
+mod history;
+mod image;
+mod interval;
+mod lane;
+mod remove;
+mod segment;
+mod shared;
+mod snapshot;
+mod store;
+mod sync;
+mod wait;
+mod zone;
+
+pub use events::{NoEvents, SnapshotEvents};
+pub use granule::GRANULE_BYTES;
+pub use history::{COW_ALTITUDE, History, IndexMemory};
+pub use image::ImageStore;
+pub use segment::SEGMENT_BYTES;
+pub use shared::SnapshotState;
+pub use snapshot::{Limits, PreservedStats, Snapshot, SnapshotDevice, take};
+pub use store::{DiffStorage, StoreKind, StoreSpec};
+
+#[cfg(all(test, not(feature = "shuttle")))]
+mod tests;

@@ -1,0 +1,342 @@
+//! Taking a snapshot, and what it can be asked.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use bowline_block::{ByteRange, Error, ErrorKind, Filter, Result, Store};
+use bowline_device::{Device, Frozen, freeze_all};
+use uuid::Uuid;
+
+use super::chain::{Chain, Member};
+use super::events::SnapshotEvents;
+use super::history::{Attachment, COW_ALTITUDE, History};
+use super::image::ImageStore;
+use super::interval::Interval;
+use super::segment::SEGMENT_BYTES;
+use super::shared::{Shared, SnapshotState};
+use super::store::DiffStorage;
+
+/// Lanes of an interval, where diff storage is large enough.
+const LANES_MAX: usize = 8;
+
+/// How long a snapshot may keep others waiting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Requests in flight at the take, and with them all new ones.
+    pub freeze: Duration,
+    /// A write whose old contents are being preserved; then the snapshot fails and the write goes on.
+    pub hold: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { freeze: Duration::from_secs(5), hold: Duration::from_secs(10) }
+    }
+}
+
+/// A snapshot: images of one or several devices at one instant.
+pub struct Snapshot {
+    pub(crate) shared: Arc<Shared>,
+    taken_at: SystemTime,
+    frozen_for: Duration,
+    pub(crate) devices: Vec<SnapshotDevice>,
+}
+
+/// One device of a snapshot.
+pub struct SnapshotDevice {
+    pub(crate) origin: Arc<Device>,
+    pub(crate) history: Arc<History>,
+    image: Arc<ImageStore>,
+    pub(crate) epoch: u64,
+}
+
+/// What a snapshot's take of one device costs so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PreservedStats {
+    /// Blocks of 4 KiB preserved from this take to the next.
+    pub blocks: u64,
+    /// Of these, blocks that are kept in diff storage; the rest were zero.
+    pub stored_blocks: u64,
+}
+
+impl SnapshotDevice {
+    /// The origin.
+    #[must_use]
+    pub fn origin(&self) -> &Arc<Device> {
+        &self.origin
+    }
+
+    /// The origin's history, to be given to the next take of it.
+    #[must_use]
+    pub fn history(&self) -> &Arc<History> {
+        &self.history
+    }
+
+    /// The image, to be made a device.
+    #[must_use]
+    pub fn image(&self) -> &Arc<ImageStore> {
+        &self.image
+    }
+
+    /// The number of this take among those of the generation.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Under which epochs are comparable.
+    #[must_use]
+    pub fn generation(&self) -> Uuid {
+        self.history.generation()
+    }
+
+    /// Bytes of the origin at the take.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.image.size
+    }
+
+    /// What was preserved so far.
+    #[must_use]
+    pub fn stats(&self) -> PreservedStats {
+        let chain = self.history.chain.load();
+        let own = chain.position(self.epoch).and_then(|own| chain.members.get(own));
+        let (blocks, stored_blocks) = own.map_or((0, 0), |member| member.interval.counts());
+        PreservedStats { blocks, stored_blocks }
+    }
+
+    /// What was preserved since the take, in whole blocks of 4 KiB, ascending, neighbours merged: every block that was
+    /// changed by an acknowledged write, and perhaps some that were written to with what they held.
+    ///
+    /// # Errors
+    /// *Io* once the snapshot has failed, since nothing is preserved for it any more: a full read is needed. *Gone* once
+    /// it was removed.
+    pub fn changed_since(&self) -> Result<Vec<ByteRange>> {
+        let snapshot = &self.image.snapshot;
+        let chain = self.history.chain.load_full();
+        let full_read = "what changed since is not known, a full read is needed";
+        let Some(own) = chain.position(self.epoch) else {
+            let why = format!("snapshot {} was removed: {full_read}", snapshot.name);
+            return Err(Error::new(ErrorKind::Gone, why).device(self.origin.name()));
+        };
+        let end = self.size().div_ceil(super::granule::GRANULE_BYTES);
+        let mut changed = Vec::new();
+        let mut at = chain.find_from(own, 0, end, true);
+        while at < end {
+            let until = chain.find_from(own, at, end, false);
+            changed.push(super::granule::Granules { first: at, end: until }.bytes(self.size()));
+            at = chain.find_from(own, until, end, true);
+        }
+        // Checked last: writes go uncounted only after the failure.
+        if let SnapshotState::Failed { reason } = snapshot.state() {
+            let why = format!("snapshot {} failed: {reason}: {full_read}", snapshot.name);
+            return Err(Error::new(ErrorKind::Io, why).device(self.origin.name()));
+        }
+        Ok(changed)
+    }
+}
+
+impl Snapshot {
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.shared.name
+    }
+
+    /// Unique for ever.
+    #[must_use]
+    pub fn id(&self) -> Uuid {
+        self.shared.id
+    }
+
+    /// The instant.
+    #[must_use]
+    pub fn taken_at(&self) -> SystemTime {
+        self.taken_at
+    }
+
+    /// How long the devices took no requests for it.
+    #[must_use]
+    pub fn frozen_for(&self) -> Duration {
+        self.frozen_for
+    }
+
+    /// Its devices, in the order they were named.
+    #[must_use]
+    pub fn devices(&self) -> &[SnapshotDevice] {
+        &self.devices
+    }
+
+    /// Its part of that origin.
+    #[must_use]
+    pub fn device(&self, origin: &str) -> Option<&SnapshotDevice> {
+        self.devices.iter().find(|device| device.origin.name() == origin)
+    }
+
+    /// Whether its images can be read.
+    #[must_use]
+    pub fn state(&self) -> SnapshotState {
+        self.shared.state()
+    }
+
+    /// Its diff storage.
+    #[must_use]
+    pub fn storage(&self) -> &Arc<DiffStorage> {
+        &self.shared.storage
+    }
+}
+
+/// Takes a snapshot of the devices, all at one instant. Each comes with the history that an earlier snapshot of it
+/// gave, as long as there is one. Either all are taken or nothing changes. Must not be called on a queue thread.
+///
+/// # Errors
+/// *Invalid* for no device or one named twice; *unsupported* for a read-only device, which an image is; *exists* when a
+/// device has another history than the one given; *timeout* when requests in flight did not end in time; *gone* for a
+/// device that was removed.
+pub fn take(
+    name: &str,
+    origins: &[(Arc<Device>, Option<Arc<History>>)],
+    storage: &Arc<DiffStorage>,
+    on_event: Arc<dyn SnapshotEvents>,
+    limits: Limits,
+) -> Result<Snapshot> {
+    check(origins)?;
+    let shared = Shared::new(name, storage.clone(), on_event);
+    let lanes = (storage.limit() / SEGMENT_BYTES / 8 / origins.len() as u64).clamp(1, LANES_MAX as u64);
+    let lanes = usize::try_from(lanes).unwrap_or(1);
+    // All that takes time is made ready before: what remains under the freeze does not depend on any size.
+    let mut prepared: Vec<Prepared> =
+        origins.iter().map(|(device, history)| Prepared::new(device, history.clone(), lanes)).collect();
+    let devices: Vec<_> = origins.iter().map(|(device, _)| device.clone()).collect();
+
+    let begun = Instant::now();
+    let frozen = freeze_all(&devices, limits.freeze)?;
+    let taken_at = SystemTime::now();
+    attach_all(&mut prepared, &frozen)?;
+    storage.serve(&shared);
+    let taken: Vec<_> = prepared.into_iter().map(|one| one.commit(&shared, lanes, limits.hold)).collect();
+    drop(frozen);
+    let frozen_for = begun.elapsed();
+
+    let mut devices = Vec::with_capacity(taken.len());
+    for (device, earlier) in taken {
+        // The interval before this one is over: what its lanes hold may go to its file.
+        if let Some(earlier) = earlier {
+            earlier.lanes.seal(&device.history.table);
+        }
+        devices.push(device);
+    }
+    Ok(Snapshot { shared, taken_at, frozen_for, devices })
+}
+
+fn check(origins: &[(Arc<Device>, Option<Arc<History>>)]) -> Result<()> {
+    let refuse = |kind, why: &str| Err(Error::new(kind, why).op("take a snapshot"));
+    if origins.is_empty() {
+        return refuse(ErrorKind::Invalid, "no device is named");
+    }
+    for (at, (device, _)) in origins.iter().enumerate() {
+        if origins.iter().take(at).any(|(other, _)| Arc::ptr_eq(other, device)) {
+            return refuse(ErrorKind::Invalid, &format!("device {} is named twice", device.name()));
+        }
+        if device.is_gone() {
+            return refuse(ErrorKind::Gone, &format!("device {} was removed", device.name()));
+        }
+        if device.geometry().read_only {
+            let why =
+                format!("device {} is read-only: it is an image, or never changes anyway", device.name());
+            return refuse(ErrorKind::Unsupported, &why);
+        }
+    }
+    Ok(())
+}
+
+/// A device on its way to be taken.
+struct Prepared {
+    device: Arc<Device>,
+    history: Arc<History>,
+    interval: Interval,
+}
+
+impl Prepared {
+    fn new(device: &Arc<Device>, history: Option<Arc<History>>, lanes: usize) -> Self {
+        let history = history.filter(|history| !history.is_over()).unwrap_or_else(History::new);
+        let interval = Self::interval(device, &history, lanes);
+        Self { device: device.clone(), history, interval }
+    }
+
+    fn interval(device: &Device, history: &History, lanes: usize) -> Interval {
+        let chain = history.chain.load();
+        let epoch = chain.members.iter().map(|member| member.interval.epoch).max().unwrap_or(0) + 1;
+        // Older images may be larger than the device is now, should it have shrunk beneath us.
+        let cover = chain.current().map_or(0, |current| current.cover).max(device.geometry().size);
+        Interval::new(epoch, cover, lanes)
+    }
+
+    /// Begins the new interval; gives the part of the snapshot, and the interval before.
+    fn commit(
+        mut self,
+        shared: &Arc<Shared>,
+        lanes: usize,
+        hold: Duration,
+    ) -> (SnapshotDevice, Option<Arc<Interval>>) {
+        let geometry = self.device.geometry();
+        let chain = self.history.chain.load_full();
+        let last = chain.members.iter().map(|member| member.interval.epoch).max().unwrap_or(0);
+        if self.interval.cover < geometry.size || self.interval.epoch <= last {
+            // Resized, or taken by somebody else, since it was prepared.
+            self.interval = Self::interval(&self.device, &self.history, lanes);
+        }
+        let epoch = self.interval.epoch;
+        let earlier = chain.current_interval();
+        let member = Member { interval: Arc::new(self.interval), snapshot: Some(shared.clone()) };
+        self.history.chain.store(Arc::new(Chain::with(&chain, member, hold)));
+        let image = Arc::new(ImageStore {
+            origin: self.device.clone(),
+            history: self.history.clone(),
+            snapshot: shared.clone(),
+            epoch,
+            size: geometry.size,
+            block_size: geometry.block_size,
+        });
+        (SnapshotDevice { origin: self.device, history: self.history, image, epoch }, earlier)
+    }
+}
+
+/// Attaches the histories that are new, or none.
+fn attach_all(prepared: &mut [Prepared], frozen: &[Frozen]) -> Result<()> {
+    let mut attached: Vec<(&Frozen, Arc<History>)> = Vec::new();
+    let mut result = Ok(());
+    for one in prepared {
+        let Some(frozen) = frozen.iter().find(|frozen| Arc::ptr_eq(frozen.device(), &one.device)) else {
+            continue;
+        };
+        let state = *one.history.attachment();
+        if let Attachment::Attached(_) = state {
+            continue;
+        }
+        if state == Attachment::Over {
+            // Its last snapshot was removed since it was prepared.
+            one.history = History::new();
+        }
+        let filter: Arc<dyn Filter> = one.history.clone();
+        match frozen.attach(filter, COW_ALTITUDE, None) {
+            Ok(id) => {
+                *one.history.attachment() = Attachment::Attached(id);
+                attached.push((frozen, one.history.clone()));
+            }
+            Err(error) => {
+                result = Err(error);
+                break;
+            }
+        }
+    }
+    if result.is_err() {
+        for (frozen, history) in attached {
+            let before = std::mem::replace(&mut *history.attachment(), Attachment::Over);
+            if let Attachment::Attached(id) = before {
+                let _ = frozen.detach(id);
+            }
+        }
+    }
+    result
+}

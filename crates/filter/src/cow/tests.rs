@@ -1,0 +1,4 @@
+//! Tests of the snapshots as a whole.
+
+mod basic;
+mod support;

@@ -1,0 +1,31 @@
+//! Waiting with a bound, on and off queue threads.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+/// How long a thread without a queue sleeps between two looks.
+const NAP: Duration = Duration::from_micros(100);
+
+/// What `future` gives, or `None` if it takes longer than `limit`.
+pub(crate) async fn bounded<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T> {
+    if bowline_io::on_queue() {
+        return bowline_io::timeout(limit, future).await;
+    }
+    // A thread without a queue has no timers; a timeout there would sleep through what it waits for.
+    let deadline = Instant::now() + limit;
+    let mut future = pin!(future);
+    poll_fn(|cx| {
+        loop {
+            if let Poll::Ready(value) = future.as_mut().poll(cx) {
+                return Poll::Ready(Some(value));
+            }
+            if Instant::now() >= deadline {
+                return Poll::Ready(None);
+            }
+            std::thread::sleep(NAP);
+        }
+    })
+    .await
+}
