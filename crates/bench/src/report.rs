@@ -10,6 +10,9 @@ use crate::load::Outcome;
 use crate::rounds::{Cell, Plan, RowResult};
 use crate::stats;
 
+/// One minute's load above which something else is running.
+const BUSY_LOAD: f64 = 0.7;
+
 /// Where and with what a run was made.
 #[must_use]
 pub fn environment(bench: &Bench, plan: Plan, versions: &[(String, Result<String, String>)]) -> Value {
@@ -60,6 +63,10 @@ pub fn print_environment(environment: &Value) {
         text("seconds"),
         text("load_before")
     );
+    let load: f64 = text("load_before").split(' ').next().and_then(|word| word.parse().ok()).unwrap_or(0.0);
+    if load > BUSY_LOAD {
+        println!("  the machine is busy: take no verdict from this run");
+    }
     for entry in environment.get("versions").and_then(Value::as_array).into_iter().flatten() {
         let of = |key| entry.get(key).and_then(Value::as_str);
         let name = of("name").unwrap_or_default();
