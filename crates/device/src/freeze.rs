@@ -67,7 +67,8 @@ impl Frozen {
     /// Puts a filter into the stack.
     ///
     /// # Errors
-    /// *Exists* when altitude and range are taken by another; *out of range* when the range ends beyond the device.
+    /// *Exists* when altitude and range are taken by another; *out of range* when the range ends beyond the device;
+    /// *invalid* when it is not whole blocks, because a request cut at its borders must still be.
     pub fn attach(
         &self,
         filter: Arc<dyn Filter>,
@@ -79,6 +80,11 @@ impl Frozen {
         let own = range.unwrap_or(whole);
         if own.is_empty() || !whole.contains(own) {
             return Err(self.error(ErrorKind::OutOfRange, format!("range {own} is not within {whole}")));
+        }
+        let block = top.geometry().block_size.bytes();
+        if !own.is_aligned_to(block) {
+            let why = format!("range {own} is not whole blocks of {block} bytes");
+            return Err(self.error(ErrorKind::Invalid, why));
         }
         for other in top.filters().filter(|other| other.altitude == altitude) {
             if other.range.unwrap_or(whole).overlaps(own) {
@@ -131,8 +137,9 @@ impl Frozen {
 
 impl Drop for Frozen {
     fn drop(&mut self) {
-        *lock(&self.device.freezer) = false;
+        // In this order: whoever freezes the device next must not have the gate opened under them.
         self.device.gate.open();
+        *lock(&self.device.freezer) = false;
     }
 }
 

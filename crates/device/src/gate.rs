@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use crossbeam_utils::CachePadded;
 
 use crate::stats::Counters;
-use crate::sync::{AtomicBool, AtomicU64, Condvar, Mutex, Ordering, lock};
+use crate::sync::{AtomicBool, AtomicU64, Condvar, Mutex, Ordering, lock, thread_local};
 
 /// Slots of a device. More threads than that share slots, which costs time and nothing else.
 pub(crate) const SLOTS: usize = 16;

@@ -21,4 +21,8 @@ pub use freeze::{Frozen, freeze_all};
 pub use stats::IoStats;
 
 #[cfg(test)]
+#[cfg(feature = "shuttle")]
+mod schedules;
+#[cfg(test)]
+#[cfg(not(feature = "shuttle"))]
 mod tests;
