@@ -8,14 +8,19 @@ mod export;
 mod serve;
 mod snapshot;
 mod status;
+mod tour;
 
 use clap::Subcommand;
+
+pub(crate) use changes::draw as draw_changes;
 
 use crate::cli::{Global, Output, Result};
 
 /// A verb of the command line.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
+    /// Show the main job from end to end: serve a disk, snapshot it under load, prove the image, draw the changes
+    Tour(tour::TourArgs),
     /// Run the daemon in the foreground, and export the disks named
     Serve(serve::Serve),
     /// Add, list, show, remove and resize devices
@@ -40,6 +45,7 @@ pub(crate) enum Verb {
 impl Verb {
     pub(crate) fn run(self, global: &Global, output: &mut Output<'_>) -> Result<()> {
         match self {
+            Verb::Tour(args) => args.run(output),
             Verb::Serve(serve) => serve.run(global),
             Verb::Device(verb) => verb.run(global, output),
             Verb::Export(verb) => verb.run(global, output),

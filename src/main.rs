@@ -1,9 +1,11 @@
 //! `bowline`: the daemon and the command line that drives it, in one binary.
 //!
-//! `cli` is what every verb shares: arguments, output, errors and exit codes. `cmd` has one file for each verb.
+//! `cli` is what every verb shares: arguments, output, errors and exit codes. `cmd` has one file for each verb. `tour`
+//! shows the main job from end to end.
 
 mod cli;
 mod cmd;
+mod tour;
 
 use std::io::BufWriter;
 use std::process::ExitCode;

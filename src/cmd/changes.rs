@@ -7,6 +7,8 @@ use bowline_api::changes::ChangesParams;
 use bowline_api::units::ByteSize;
 use clap::Args;
 
+pub(crate) use map::draw;
+
 use crate::cli::{Failure, Global, Output, Result, Table};
 
 #[derive(Debug, Args)]
@@ -46,7 +48,7 @@ impl ChangesArgs {
             return raw(&changes, output);
         }
         if self.map {
-            return map::draw(&changes, output);
+            return draw(&changes, output);
         }
         output.show(&changes, |output, changes| {
             output.table(&table(changes))?;

@@ -51,6 +51,7 @@ fn every_verb_has_an_example_that_parses() {
 fn the_help_offers_only_what_is_there() {
     let names: Vec<String> = verbs().into_iter().map(|(path, _)| path.join(" ")).collect();
     let expected = [
+        "tour",
         "serve",
         "device add",
         "device list",

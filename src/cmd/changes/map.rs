@@ -18,7 +18,7 @@ const COLOURS: [u8; 9] = [238, 22, 28, 34, 76, 184, 214, 208, 196];
 const BLOCK: char = '█';
 
 /// Draws `changes` as wide as the screen.
-pub(super) fn draw(changes: &Changes, output: &mut Output<'_>) -> Result<()> {
+pub(crate) fn draw(changes: &Changes, output: &mut Output<'_>) -> Result<()> {
     let screen = output.screen();
     let piece = piece_bytes(changes, screen.width);
     output.line(format_args!("{}; one character is {}", summary(changes), ByteSize(piece).human()))?;
