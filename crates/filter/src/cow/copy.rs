@@ -266,12 +266,25 @@ impl History {
         drop(lane);
         match filled {
             Filled::Slots(count, slot) => {
+                #[cfg(test)]
+                let slot = self.sabotaged(slot);
                 claim.publish(count, slot);
                 Attempt::Published
             }
             Filled::NotNow => Attempt::NotNow,
             Filled::Failed(error) => Attempt::Unreadable(error),
         }
+    }
+}
+
+#[cfg(test)]
+impl History {
+    /// What a lost copy would do: the block reads as zeroes.
+    fn sabotaged(&self, slot: SlotId) -> SlotId {
+        use std::sync::atomic::Ordering::Relaxed;
+        let left = self.dropped_copy.load(Relaxed);
+        self.dropped_copy.store(left.saturating_sub(1), Relaxed);
+        if left == 1 { SlotId::ZERO } else { slot }
     }
 }
 

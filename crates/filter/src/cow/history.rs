@@ -1,6 +1,9 @@
 //! A device's history: the filter that preserves what its snapshots need.
 
 use std::collections::VecDeque;
+use std::sync::atomic::AtomicU64;
+#[cfg(test)]
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -25,9 +28,14 @@ pub struct History {
     pub(crate) chain: ArcSwap<Chain>,
     pub(crate) table: SegmentTable,
     pub(crate) attachment: Mutex<Attachment>,
+    /// The newest epoch there ever was. No number is used again: images and notes of removed snapshots name theirs.
+    pub(crate) last_epoch: AtomicU64,
     /// Held by a removal: one at a time.
     pub(crate) surgery: Mutex<()>,
     cleared: Mutex<VecDeque<(u64, ByteRange)>>,
+    /// Planted damage: the copy of that number, from 1, is dropped.
+    #[cfg(test)]
+    pub(crate) dropped_copy: AtomicU64,
 }
 
 /// Whether the filter is in its device's stack. Changes only while the device is frozen.
@@ -45,8 +53,11 @@ impl History {
             chain: ArcSwap::default(),
             table: SegmentTable::default(),
             attachment: Mutex::new(Attachment::NotYet),
+            last_epoch: AtomicU64::new(0),
             surgery: Mutex::new(()),
             cleared: Mutex::default(),
+            #[cfg(test)]
+            dropped_copy: AtomicU64::new(0),
         })
     }
 
@@ -73,6 +84,11 @@ impl History {
             sum.bit_bytes += bits;
         }
         sum
+    }
+
+    #[cfg(test)]
+    pub(crate) fn drop_copy(&self, nth: u64) {
+        self.dropped_copy.store(nth, Ordering::Relaxed);
     }
 
     pub(crate) fn attachment(&self) -> std::sync::MutexGuard<'_, Attachment> {

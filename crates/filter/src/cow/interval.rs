@@ -19,6 +19,7 @@ type Mid = Box<[OnceLock<Box<Zone>>]>;
 
 /// See the module.
 pub(crate) struct Interval {
+    /// Set by the take.
     pub(crate) epoch: u64,
     /// Bytes of the device that any image needs, from its first.
     pub(crate) cover: u64,
@@ -27,9 +28,14 @@ pub(crate) struct Interval {
 }
 
 impl Interval {
-    pub(crate) fn new(epoch: u64, cover: u64, lanes: usize) -> Self {
+    pub(crate) fn new(cover: u64, lanes: usize) -> Self {
         let roots = cover.div_ceil(super::granule::GRANULE_BYTES).div_ceil(ROOT_GRANULES);
-        Self { epoch, cover, root: (0..roots).map(|_| OnceLock::new()).collect(), lanes: Lanes::new(lanes) }
+        Self {
+            epoch: 0,
+            cover,
+            root: (0..roots).map(|_| OnceLock::new()).collect(),
+            lanes: Lanes::new(lanes),
+        }
     }
 
     fn mid(&self, index: u64) -> Option<&Mid> {

@@ -22,6 +22,7 @@
 //! * Whatever fails costs snapshots, never the origin (I1): a snapshot is exact (I2) or says that it failed.
 
 mod chain;
+mod changed;
 mod clear;
 mod copy;
 mod events;

@@ -1,9 +1,10 @@
 //! Taking a snapshot, and what it can be asked.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
-use bowline_block::{ByteRange, Error, ErrorKind, Filter, Result, Store};
+use bowline_block::{Error, ErrorKind, Filter, Result, Store};
 use bowline_device::{Device, Frozen, freeze_all};
 use uuid::Uuid;
 
@@ -103,36 +104,6 @@ impl SnapshotDevice {
         let own = chain.position(self.epoch).and_then(|own| chain.members.get(own));
         let (blocks, stored_blocks) = own.map_or((0, 0), |member| member.interval.counts());
         PreservedStats { blocks, stored_blocks }
-    }
-
-    /// What was preserved since the take, in whole blocks of 4 KiB, ascending, neighbours merged: every block that was
-    /// changed by an acknowledged write, and perhaps some that were written to with what they held.
-    ///
-    /// # Errors
-    /// *Io* once the snapshot has failed, since nothing is preserved for it any more: a full read is needed. *Gone* once
-    /// it was removed.
-    pub fn changed_since(&self) -> Result<Vec<ByteRange>> {
-        let snapshot = &self.image.snapshot;
-        let chain = self.history.chain.load_full();
-        let full_read = "what changed since is not known, a full read is needed";
-        let Some(own) = chain.position(self.epoch) else {
-            let why = format!("snapshot {} was removed: {full_read}", snapshot.name);
-            return Err(Error::new(ErrorKind::Gone, why).device(self.origin.name()));
-        };
-        let end = self.size().div_ceil(super::granule::GRANULE_BYTES);
-        let mut changed = Vec::new();
-        let mut at = chain.find_from(own, 0, end, true);
-        while at < end {
-            let until = chain.find_from(own, at, end, false);
-            changed.push(super::granule::Granules { first: at, end: until }.bytes(self.size()));
-            at = chain.find_from(own, until, end, true);
-        }
-        // Checked last: writes go uncounted only after the failure.
-        if let SnapshotState::Failed { reason } = snapshot.state() {
-            let why = format!("snapshot {} failed: {reason}: {full_read}", snapshot.name);
-            return Err(Error::new(ErrorKind::Io, why).device(self.origin.name()));
-        }
-        Ok(changed)
     }
 }
 
@@ -266,10 +237,9 @@ impl Prepared {
 
     fn interval(device: &Device, history: &History, lanes: usize) -> Interval {
         let chain = history.chain.load();
-        let epoch = chain.members.iter().map(|member| member.interval.epoch).max().unwrap_or(0) + 1;
         // Older images may be larger than the device is now, should it have shrunk beneath us.
         let cover = chain.current().map_or(0, |current| current.cover).max(device.geometry().size);
-        Interval::new(epoch, cover, lanes)
+        Interval::new(cover, lanes)
     }
 
     /// Begins the new interval; gives the part of the snapshot, and the interval before.
@@ -281,12 +251,14 @@ impl Prepared {
     ) -> (SnapshotDevice, Option<Arc<Interval>>) {
         let geometry = self.device.geometry();
         let chain = self.history.chain.load_full();
-        let last = chain.members.iter().map(|member| member.interval.epoch).max().unwrap_or(0);
-        if self.interval.cover < geometry.size || self.interval.epoch <= last {
-            // Resized, or taken by somebody else, since it was prepared.
+        let cover = chain.current().map_or(0, |current| current.cover).max(geometry.size);
+        if self.interval.cover < cover {
+            // Resized since it was prepared.
             self.interval = Self::interval(&self.device, &self.history, lanes);
         }
-        let epoch = self.interval.epoch;
+        // Nobody else counts: the device is frozen.
+        let epoch = self.history.last_epoch.fetch_add(1, Ordering::Relaxed) + 1;
+        self.interval.epoch = epoch;
         let earlier = chain.current_interval();
         let member = Member { interval: Arc::new(self.interval), snapshot: Some(shared.clone()) };
         self.history.chain.store(Arc::new(Chain::with(&chain, member, hold)));

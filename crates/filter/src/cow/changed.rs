@@ -1,0 +1,62 @@
+//! What changed between two takes: what was preserved in the intervals between them.
+
+use bowline_block::{ByteRange, Error, ErrorKind, Result};
+
+use super::chain::Chain;
+use super::granule::{GRANULE_BYTES, Granules};
+use super::shared::SnapshotState;
+use super::snapshot::SnapshotDevice;
+
+impl SnapshotDevice {
+    /// What was preserved since this take, until a later one of the same origin or until now: in whole blocks of 4 KiB,
+    /// ascending, neighbours merged. It is every block that was changed by an acknowledged write, and perhaps some that
+    /// were written to with what they held.
+    ///
+    /// # Errors
+    /// *Io* once a snapshot in question has failed, since nothing is preserved for it any more: a full read is needed.
+    /// *Gone* once one was removed. *Invalid* when `until` is of another device, or earlier.
+    pub fn changed(&self, until: Option<&Self>) -> Result<Vec<ByteRange>> {
+        let chain = self.history().chain.load_full();
+        let own = self.position_in(&chain)?;
+        let end = match until {
+            None => chain.members.len(),
+            Some(until) => until.position_in(&chain)?,
+        };
+        let Some(between) = chain.members.get(own..end) else {
+            let why = "the later snapshot is the earlier one";
+            return Err(Error::new(ErrorKind::Invalid, why).device(self.origin().name()));
+        };
+        let between = Chain::new(between.to_vec(), chain.hold_limit);
+        let size = until.map_or(self.size(), |until| until.size().min(self.size()));
+        let granules = size.div_ceil(GRANULE_BYTES);
+        let mut changed = Vec::new();
+        let mut at = between.find_from(0, 0, granules, true);
+        while at < granules {
+            let border = between.find_from(0, at, granules, false);
+            changed.push(Granules { first: at, end: border }.bytes(size));
+            at = between.find_from(0, border, granules, true);
+        }
+        // Checked last: writes go uncounted only after the failure.
+        self.still_counts()?;
+        until.map_or(Ok(()), Self::still_counts)?;
+        Ok(changed)
+    }
+
+    fn position_in(&self, chain: &Chain) -> Result<usize> {
+        chain.position(self.epoch()).ok_or_else(|| {
+            let why = format!("snapshot {} was removed", self.image().snapshot.name);
+            Error::new(ErrorKind::Gone, why).device(self.origin().name())
+        })
+    }
+
+    fn still_counts(&self) -> Result<()> {
+        let snapshot = &self.image().snapshot;
+        match snapshot.state() {
+            SnapshotState::Active => Ok(()),
+            SnapshotState::Failed { reason } => {
+                let why = format!("snapshot {} failed: {reason}", snapshot.name);
+                Err(Error::new(ErrorKind::Io, why).device(self.origin().name()))
+            }
+        }
+    }
+}
