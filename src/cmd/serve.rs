@@ -45,7 +45,7 @@ pub(crate) struct Serve {
 impl Serve {
     pub(crate) fn run(self, global: &Global) -> Result<()> {
         let level = log_level(true, global.verbose);
-        bowline_daemon::serve(self.options(global.socket(), level))
+        bowline_daemon::serve(&self.options(global.socket(), level))
             .map_err(|error| Failure::Failed(error.to_string()))
     }
 

@@ -20,3 +20,9 @@ mod server;
 pub use address::{ListenAddr, check_exposure};
 pub use exports::{ExportEntry, ExportTarget, Exports};
 pub use server::{NbdServer, ServerConfig, TlsConfig};
+
+#[cfg(test)]
+mod tests;
+
+/// Requests of one connection that may be under way at once; what comes beyond is not read.
+pub const REQUESTS_PER_CONNECTION_MAX: usize = conn::slow::REQUESTS_MAX;

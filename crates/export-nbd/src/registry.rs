@@ -54,6 +54,10 @@ pub(crate) struct Registry {
 }
 
 impl Registry {
+    pub(crate) fn max(&self) -> usize {
+        self.max
+    }
+
     pub(crate) fn new(queues: usize, max: usize) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::default(),

@@ -136,6 +136,12 @@ impl NbdServer {
         self.registry.len()
     }
 
+    /// How many connections there can be.
+    #[must_use]
+    pub fn connections_max(&self) -> usize {
+        self.registry.max()
+    }
+
     /// Ends the connections of an export, after what they have sent was answered.
     pub fn disconnect_device(&self, export: &str) {
         self.registry.tell_export(export, Order::Drain);

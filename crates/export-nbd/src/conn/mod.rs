@@ -24,10 +24,8 @@ mod long_read;
 mod long_write;
 mod output;
 mod session;
-mod slow;
+pub(crate) mod slow;
 pub(crate) mod status;
-#[cfg(test)]
-mod tests;
 mod wire;
 
 use std::future::poll_fn;

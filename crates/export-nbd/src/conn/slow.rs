@@ -13,7 +13,7 @@ use bowline_nbd::ReplyWriter;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
 /// Requests of one connection under way in the device.
-pub(super) const REQUESTS_MAX: usize = 256;
+pub(crate) const REQUESTS_MAX: usize = 256;
 /// Bytes of data that they, and replies waiting to be sent, may hold.
 pub(super) const BYTES_MAX: usize = 8 << 20;
 /// Most that is read ahead for one `CACHE`, and in what pieces.

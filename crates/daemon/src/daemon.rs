@@ -1,0 +1,115 @@
+//! The daemon's parts, and how verbs get at them.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::{Duration, Instant};
+
+use bowline_api::{ApiError, DeviceAdd, EventKind, Timestamp};
+use bowline_block::{Io, Request, Store};
+use bowline_device::Device;
+use bowline_io::Queues;
+use rustls::ServerConfig;
+
+use crate::error::{failed, failed_io};
+use crate::events::EventLog;
+use crate::options::ListenAddr;
+use crate::state::{StateFolder, Stored};
+use crate::tables::Tables;
+
+/// How long a device may take to drain before a change of its stack is given up.
+pub(crate) const FREEZE_LIMIT: Duration = Duration::from_secs(10);
+
+/// What every listener is started with.
+pub(crate) struct NbdDefaults {
+    /// Where devices are exported when no address is named.
+    pub(crate) address: ListenAddr,
+    pub(crate) tls: Option<Arc<ServerConfig>>,
+    /// Allow TCP beyond loopback without TLS.
+    pub(crate) insecure: bool,
+}
+
+/// Everything there is.
+pub(crate) struct Daemon {
+    pub(crate) queues: Queues,
+    pub(crate) tables: Arc<RwLock<Tables>>,
+    pub(crate) events: Arc<EventLog>,
+    pub(crate) nbd: NbdDefaults,
+    pub(crate) state: Option<StateFolder>,
+    pub(crate) started_at: Timestamp,
+    pub(crate) started: Instant,
+    changing: Mutex<()>,
+}
+
+impl Daemon {
+    pub(crate) fn new(queues: Queues, nbd: NbdDefaults, state: Option<StateFolder>) -> Arc<Self> {
+        Arc::new(Self {
+            queues,
+            tables: Arc::default(),
+            events: Arc::default(),
+            nbd,
+            state,
+            started_at: Timestamp::now(),
+            started: Instant::now(),
+            changing: Mutex::new(()),
+        })
+    }
+
+    /// Waits for its turn to change something.
+    pub(crate) fn change(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn read(&self) -> RwLockReadGuard<'_, Tables> {
+        self.tables.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn write(&self) -> RwLockWriteGuard<'_, Tables> {
+        self.tables.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes everything that was acknowledged on the device durable.
+    pub(crate) fn flush(&self, device: &Arc<Device>) -> Result<(), ApiError> {
+        let what = format!("flush device {}", device.name());
+        let target = device.clone();
+        let queue = self.queues.nth(0).ok_or_else(|| failed_io(&what, std::io::Error::other("no queue")))?;
+        let flushed = queue
+            .run(move || async move { target.submit(Io::bare(Request::flush())).await.result })
+            .map_err(|error| failed_io(&what, error))?;
+        flushed.map_err(|error| failed(&what, &error))
+    }
+
+    /// Puts what there is into the state folder. What failed is told and tried again with the next change: the
+    /// running daemon is right either way.
+    pub(crate) fn save(&self) {
+        let Some(folder) = &self.state else { return };
+        let stored = self.stored();
+        if let Err(error) = folder.save(&stored) {
+            tracing::error!("{error}");
+            self.events.draft(EventKind::Notice, error.to_string()).post();
+        }
+    }
+
+    /// What the state folder is to keep.
+    pub(crate) fn stored(&self) -> Stored {
+        let tables = self.read();
+        let devices: Vec<DeviceAdd> = tables
+            .devices
+            .values()
+            .filter_map(|entry| entry.asked.clone())
+            .chain(tables.absent.clone())
+            .collect();
+        let exports = tables
+            .exports
+            .iter()
+            // Images are gone after a restart, and their exports with them.
+            .filter(|export| !export.device.contains('/'))
+            .map(|export| bowline_api::ExportAdd {
+                device: export.device.clone(),
+                kind: bowline_api::ExportKind::Nbd,
+                address: export.address.clone(),
+                read_only: export.read_only,
+            })
+            .collect();
+        let plain_snapshots = tables.snapshots.iter().map(|snapshot| snapshot.name.clone()).collect();
+        Stored { devices, exports, plain_snapshots, ..Stored::default() }
+    }
+}

@@ -1,0 +1,323 @@
+//! `bowline device`: add, list, show, remove, resize.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bowline_api::{ApiError, AttachedFilter, Cache, DeviceAdd, ErrorKind, EventKind, IoCounters, Source};
+use bowline_block::{BlockSize, ByteRange, Store};
+use bowline_device::{Attachment, Device, freeze_all};
+use bowline_store::{CacheMode, FileOptions, FileStore, NbdOptions, NbdStore, NullStore, ReadOnly};
+
+use crate::daemon::{Daemon, FREEZE_LIMIT};
+use crate::error::failed;
+use crate::snapshot::OriginState;
+use crate::tables::{DeviceEntry, Tables};
+
+/// An opened store, with what is told about it.
+struct Bottom {
+    store: Arc<dyn Store>,
+    source: String,
+    cache: Option<Cache>,
+    notice: Option<String>,
+}
+
+impl Daemon {
+    pub(crate) fn device_add(&self, request: &DeviceAdd) -> Result<bowline_api::Device, ApiError> {
+        let _turn = self.change();
+        self.add_device(request.clone())?;
+        let mut tables = self.write();
+        tables.absent.retain(|absent| absent.name != request.name);
+        drop(tables);
+        self.save();
+        self.device_show(&request.name)
+    }
+
+    /// Opens the store and notes the device; the caller has the turn.
+    pub(crate) fn add_device(&self, mut request: DeviceAdd) -> Result<(), ApiError> {
+        let source = request.check()?;
+        let name = request.name.clone();
+        if self.read().devices.contains_key(&name) {
+            let what = format!("add device {name}");
+            let why = "there is a device of that name";
+            return Err(ApiError::new(
+                ErrorKind::AlreadyExists,
+                what,
+                why,
+                "choose another name, or remove it first",
+            ));
+        }
+        let Bottom { store, source, cache, notice } = self.open_bottom(&source, &request)?;
+        if let Source::Path(_) = request.check()? {
+            // Kept as an absolute path, and created only once: the next start may be in another folder.
+            request.source.clone_from(&source);
+        }
+        request.size = None;
+        let geometry = store.geometry();
+        let entry = DeviceEntry {
+            device: Device::new(name.clone(), store),
+            source,
+            cache,
+            read_only: geometry.read_only,
+            asked: Some(request),
+            origin: OriginState::default(),
+        };
+        self.write().devices.insert(name.clone(), entry);
+        self.events
+            .draft(EventKind::DeviceAdded, format!("device {name} was added"))
+            .device(&name)
+            .number("size", geometry.size)
+            .post();
+        if let Some(notice) = notice {
+            self.events.draft(EventKind::Notice, format!("device {name}: {notice}")).device(&name).post();
+        }
+        Ok(())
+    }
+
+    fn open_bottom(&self, source: &Source, request: &DeviceAdd) -> Result<Bottom, ApiError> {
+        let block_size = request.block_size.and_then(|bytes| BlockSize::from_bytes(bytes.into()));
+        let what = format!("add device {}", request.name);
+        let plain =
+            |store: Arc<dyn Store>| Bottom { store, source: source.to_string(), cache: None, notice: None };
+        match source {
+            Source::Path(path) => open_file(path, block_size, request).map_err(|error| failed(&what, &error)),
+            Source::Memory(size) => {
+                let store = FileStore::memory(size.0, block_size.unwrap_or_default(), request.read_only);
+                Ok(plain(Arc::new(store.map_err(|error| failed(&what, &error))?)))
+            }
+            Source::Null(size) => {
+                Ok(plain(Arc::new(NullStore::new(size.0, block_size.unwrap_or_default(), request.read_only))))
+            }
+            Source::Nbd(uri) => {
+                let uri = uri.parse().map_err(|error: bowline_nbd::UriError| {
+                    ApiError::invalid(
+                        &what,
+                        error,
+                        "write it as nbd://HOST/NAME or nbd+unix:///NAME?socket=PATH",
+                    )
+                })?;
+                let store = NbdStore::connect(&uri, self.queues.handles(), NbdOptions::default())
+                    .map_err(|error| failed(&what, &error))?;
+                let own = store.geometry().block_size;
+                if block_size.is_some_and(|wanted| wanted != own) {
+                    let why = format!("the server's block size is {}", own.bytes());
+                    return Err(ApiError::invalid(what, why, "leave out --block-size"));
+                }
+                if request.read_only {
+                    return Ok(plain(Arc::new(ReadOnly(store))));
+                }
+                Ok(plain(store))
+            }
+        }
+    }
+
+    pub(crate) fn device_list(&self) -> Vec<bowline_api::Device> {
+        let tables = self.read();
+        tables.devices.keys().filter_map(|name| self.describe_device(&tables, name)).collect()
+    }
+
+    pub(crate) fn device_show(&self, name: &str) -> Result<bowline_api::Device, ApiError> {
+        self.describe_device(&self.read(), name).ok_or_else(|| ApiError::not_found("device", name))
+    }
+
+    pub(crate) fn describe_device(&self, tables: &Tables, name: &str) -> Option<bowline_api::Device> {
+        let entry = tables.devices.get(name)?;
+        let geometry = entry.device.geometry();
+        let stats = entry.device.stats();
+        Some(bowline_api::Device {
+            name: name.to_owned(),
+            size: geometry.size,
+            block_size: u32::try_from(geometry.block_size.bytes()).unwrap_or(0),
+            source: entry.source.clone(),
+            read_only: entry.read_only,
+            cache: entry.cache,
+            filters: entry
+                .device
+                .filters()
+                .iter()
+                .map(|filter| describe_filter(filter, geometry.size))
+                .collect(),
+            exports: self.describe_exports(tables, Some(name)),
+            tracking: entry.origin.tracking(),
+            io: IoCounters {
+                reads: stats.reads,
+                writes: stats.writes,
+                flushes: stats.flushes,
+                discards: stats.discards,
+                write_zeroes: stats.write_zeroes,
+                read_bytes: stats.read_bytes,
+                written_bytes: stats.written_bytes,
+                errors: stats.errors,
+                in_flight: stats.in_flight,
+            },
+        })
+    }
+
+    pub(crate) fn device_remove(&self, name: &str, force: bool) -> Result<(), ApiError> {
+        let _turn = self.change();
+        if self.forget_absent(name) {
+            return Ok(());
+        }
+        let snapshots = self.may_remove(name, force)?;
+        for snapshot in snapshots {
+            self.remove_snapshot(&snapshot)?;
+        }
+        self.take_out_device(name)?;
+        self.events.draft(EventKind::DeviceRemoved, format!("device {name} was removed")).device(name).post();
+        self.save();
+        Ok(())
+    }
+
+    /// A device that could not be opened at the start can still be removed.
+    fn forget_absent(&self, name: &str) -> bool {
+        let mut tables = self.write();
+        let before = tables.absent.len();
+        tables.absent.retain(|absent| absent.name != name);
+        let found = tables.absent.len() < before && !tables.devices.contains_key(name);
+        drop(tables);
+        if found {
+            self.save();
+        }
+        found
+    }
+
+    /// Whether the device may go; the snapshots that go with it.
+    fn may_remove(&self, name: &str, force: bool) -> Result<Vec<String>, ApiError> {
+        let tables = self.read();
+        let what = format!("remove device {name}");
+        if tables.device(name)?.asked.is_none() {
+            let hint = format!(
+                "remove the snapshot: bowline snapshot remove {}",
+                name.split('/').next().unwrap_or(name)
+            );
+            return Err(ApiError::new(ErrorKind::Busy, what, "it is an image of a snapshot", hint));
+        }
+        let snapshots: Vec<String> =
+            tables.snapshots_of(name).map(|snapshot| snapshot.name.clone()).collect();
+        if !snapshots.is_empty() && !force {
+            let why = format!("it has snapshots: {}", snapshots.join(", "));
+            return Err(ApiError::new(
+                ErrorKind::Busy,
+                what,
+                why,
+                "remove them first, or use --force to lose them",
+            ));
+        }
+        let clients: u32 =
+            self.describe_exports(&tables, Some(name)).iter().map(|export| export.clients).sum();
+        if clients > 0 && !force {
+            let why = format!("{clients} clients are connected");
+            return Err(ApiError::new(ErrorKind::Busy, what, why, "disconnect them, or use --force"));
+        }
+        Ok(snapshots)
+    }
+
+    /// Flushes the device, ends it, and closes its connections. Everything acknowledged is on its store.
+    pub(crate) fn take_out_device(&self, name: &str) -> Result<(), ApiError> {
+        let what = format!("remove device {name}");
+        let entry = self.read().device(name)?.clone();
+        // A store that cannot flush any more must not keep the device for ever; it is told, and goes.
+        if !entry.read_only
+            && let Err(error) = self.flush(&entry.device)
+        {
+            tracing::error!("{error}");
+            self.events.draft(EventKind::DeviceFailed, error.to_string()).device(name).post();
+        }
+        let frozen = freeze_all(std::slice::from_ref(&entry.device), FREEZE_LIMIT)
+            .map_err(|error| failed(&what, &error))?;
+        let mut tables = self.write();
+        tables.devices.remove(name);
+        tables.exports.retain(|export| export.device != name);
+        for listener in &mut tables.listeners {
+            listener.hidden.remove(name);
+        }
+        drop(tables);
+        frozen.into_iter().for_each(bowline_device::Frozen::remove);
+        self.disconnect(name);
+        Ok(())
+    }
+
+    pub(crate) fn device_resize(&self, name: &str, size: u64) -> Result<bowline_api::Device, ApiError> {
+        let _turn = self.change();
+        let what = format!("resize device {name}");
+        let entry = {
+            let tables = self.read();
+            let entry = tables.device(name)?.clone();
+            if entry.asked.is_none() {
+                let why = "it is an image: its size is that of the instant it was taken";
+                return Err(ApiError::new(ErrorKind::Unsupported, what, why, "resize the device itself"));
+            }
+            if size < entry.device.geometry().size && tables.snapshots_of(name).next().is_some() {
+                let why = "it has snapshots, which need what would be cut off";
+                return Err(ApiError::new(ErrorKind::Busy, what, why, "remove them first"));
+            }
+            entry
+        };
+        bowline_api::device::check_size(
+            &what,
+            size,
+            u32::try_from(entry.device.geometry().block_size.bytes()).ok(),
+        )?;
+        let frozen = freeze_all(std::slice::from_ref(&entry.device), FREEZE_LIMIT)
+            .map_err(|error| failed(&what, &error))?;
+        for frozen in &frozen {
+            frozen.resize(size).map_err(|error| failed(&what, &error))?;
+        }
+        drop(frozen);
+        self.events
+            .draft(EventKind::DeviceResized, format!("device {name} has {size} bytes now"))
+            .device(name)
+            .number("size", size)
+            .post();
+        if let Some(entry) = self.write().devices.get_mut(name) {
+            note_size(entry, size);
+        }
+        self.save();
+        self.device_show(name)
+    }
+}
+
+/// Memory and null devices carry their size in their source.
+fn note_size(entry: &mut DeviceEntry, size: u64) {
+    for kind in ["mem:", "null:"] {
+        if entry.source.starts_with(kind) {
+            entry.source = format!("{kind}{size}");
+            if let Some(asked) = &mut entry.asked {
+                asked.source.clone_from(&entry.source);
+            }
+        }
+    }
+}
+
+fn open_file(
+    path: &Path,
+    block_size: Option<BlockSize>,
+    request: &DeviceAdd,
+) -> bowline_block::Result<Bottom> {
+    let options = FileOptions {
+        read_only: request.read_only,
+        block_size,
+        cache: request.cache.map(|cache| match cache {
+            Cache::Direct => CacheMode::Direct,
+            Cache::Buffered => CacheMode::Buffered,
+        }),
+        create_size: request.size,
+    };
+    let opened = FileStore::open(path, &options)?;
+    let cache = match opened.store.cache() {
+        CacheMode::Direct => Cache::Direct,
+        CacheMode::Buffered => Cache::Buffered,
+    };
+    let source = opened.store.location();
+    Ok(Bottom { store: Arc::new(opened.store), source, cache: Some(cache), notice: opened.notice })
+}
+
+fn describe_filter(filter: &Attachment, size: u64) -> AttachedFilter {
+    let range = filter.range.unwrap_or(ByteRange::new(0, size));
+    AttachedFilter {
+        id: filter.id.to_string(),
+        kind: filter.kind.to_owned(),
+        altitude: filter.altitude.0,
+        offset: range.start(),
+        length: range.len(),
+    }
+}

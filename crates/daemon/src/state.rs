@@ -1,0 +1,112 @@
+//! The state folder: what outlives the daemon.
+//!
+//! One JSON document, replaced whole: written beside the old one, made durable, renamed over it, and the folder made
+//! durable. A crash leaves the old or the new document, never a mix. A lock file keeps a second daemon out.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use bowline_api::{ApiError, DeviceAdd, ErrorKind, ExportAdd};
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+
+use crate::error::failed_io;
+
+const FILE: &str = "state.json";
+const LOCK: &str = "lock";
+const VERSION: u32 = 1;
+/// A state document beyond this is not ours.
+const BYTES_MAX: u64 = 64 << 20;
+
+/// What is kept. The byte form is documented in `docs/format/state.md`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Stored {
+    /// Version of this form.
+    pub(crate) version: u32,
+    /// Devices, as they were asked for.
+    pub(crate) devices: Vec<DeviceAdd>,
+    /// Exports of devices, as they were asked for.
+    pub(crate) exports: Vec<ExportAdd>,
+    /// Snapshots that do not outlive the daemon: named so that their end can be told.
+    #[serde(default)]
+    pub(crate) plain_snapshots: Vec<String>,
+}
+
+/// The folder, locked as long as this lives.
+#[derive(Debug)]
+pub(crate) struct StateFolder {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl StateFolder {
+    /// Makes the folder if it is missing, and locks it.
+    pub(crate) fn open(path: &Path) -> Result<Self, ApiError> {
+        let what = format!("open state folder {}", path.display());
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .map_err(|error| failed_io(&what, error))?;
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(path.join(LOCK))
+            .map_err(|error| failed_io(&what, error))?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
+            ApiError::new(
+                ErrorKind::Busy,
+                &what,
+                "another daemon uses it",
+                "stop that one, or name another folder with --state",
+            )
+        })?;
+        Ok(Self { path: path.to_owned(), _lock: lock })
+    }
+
+    /// What the last daemon left; nothing in a new folder.
+    pub(crate) fn load(&self) -> Result<Stored, ApiError> {
+        let path = self.path.join(FILE);
+        let what = format!("read {}", path.display());
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Stored::default()),
+            Err(error) => return Err(failed_io(what, error)),
+        };
+        let mut text = String::new();
+        file.take(BYTES_MAX).read_to_string(&mut text).map_err(|error| failed_io(&what, error))?;
+        let bad = |why: String| {
+            let hint = "restore it from a backup, or move it away to start with nothing";
+            ApiError::new(ErrorKind::InvalidRequest, &what, why, hint)
+        };
+        let stored: Stored = serde_json::from_str(&text).map_err(|error| bad(error.to_string()))?;
+        if stored.version != VERSION {
+            return Err(bad(format!("it has version {}, this daemon reads {VERSION}", stored.version)));
+        }
+        Ok(stored)
+    }
+
+    /// Replaces what is kept.
+    pub(crate) fn save(&self, stored: &Stored) -> Result<(), ApiError> {
+        let stored = Stored { version: VERSION, ..stored.clone() };
+        self.replace(&stored)
+            .map_err(|error| failed_io(format_args!("save state in {}", self.path.display()), error))
+    }
+
+    fn replace(&self, stored: &Stored) -> std::io::Result<()> {
+        let (new, old) = (self.path.join("state.json.new"), self.path.join(FILE));
+        let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
+        file.write_all(&serde_json::to_vec_pretty(stored)?)?;
+        file.sync_all()?;
+        std::fs::rename(&new, &old)?;
+        File::open(&self.path)?.sync_all()
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}

@@ -1,0 +1,81 @@
+//! What the daemon has: devices, images, snapshots, listeners and exports, by name.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bowline_api::{ApiError, Cache, DeviceAdd, ListenAddr};
+use bowline_device::Device;
+use bowline_export_nbd::NbdServer;
+
+use crate::snapshot::{OriginState, SnapshotEntry};
+
+/// A device or image.
+#[derive(Clone)]
+pub(crate) struct DeviceEntry {
+    pub(crate) device: Arc<Device>,
+    pub(crate) source: String,
+    pub(crate) cache: Option<Cache>,
+    pub(crate) read_only: bool,
+    /// How it was asked for; `None` for images, which come and go with their snapshot.
+    pub(crate) asked: Option<DeviceAdd>,
+    /// What snapshots keep of it.
+    pub(crate) origin: OriginState,
+}
+
+/// An export that was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ExportEntry {
+    pub(crate) id: u64,
+    pub(crate) device: String,
+    pub(crate) listener: u64,
+    pub(crate) read_only: bool,
+    /// Whether the daemon was started with it, so that the state folder need not bring it back.
+    pub(crate) address: Option<ListenAddr>,
+}
+
+/// A running NBD server.
+pub(crate) struct Listener {
+    pub(crate) id: u64,
+    pub(crate) address: ListenAddr,
+    pub(crate) server: Option<NbdServer>,
+    /// Devices that were taken off this listener: everything else it serves by name.
+    pub(crate) hidden: BTreeSet<String>,
+}
+
+/// All of it.
+#[derive(Default)]
+pub(crate) struct Tables {
+    pub(crate) devices: BTreeMap<String, DeviceEntry>,
+    pub(crate) snapshots: Vec<SnapshotEntry>,
+    pub(crate) listeners: Vec<Listener>,
+    pub(crate) exports: Vec<ExportEntry>,
+    /// Devices of the state folder that could not be opened: kept for the next start.
+    pub(crate) absent: Vec<DeviceAdd>,
+    next_id: u64,
+}
+
+impl Tables {
+    /// A number nothing here has had.
+    pub(crate) fn new_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    pub(crate) fn device(&self, name: &str) -> Result<&DeviceEntry, ApiError> {
+        self.devices.get(name).ok_or_else(|| ApiError::not_found("device", name))
+    }
+
+    pub(crate) fn snapshot(&self, name: &str) -> Result<&SnapshotEntry, ApiError> {
+        let found = self.snapshots.iter().find(|snapshot| snapshot.name == name);
+        found.ok_or_else(|| ApiError::not_found("snapshot", name))
+    }
+
+    pub(crate) fn listener(&self, id: u64) -> Option<&Listener> {
+        self.listeners.iter().find(|listener| listener.id == id)
+    }
+
+    /// The snapshots that have images of the device, oldest first.
+    pub(crate) fn snapshots_of<'a>(&'a self, device: &'a str) -> impl Iterator<Item = &'a SnapshotEntry> {
+        self.snapshots.iter().filter(move |snapshot| snapshot.has(device))
+    }
+}
