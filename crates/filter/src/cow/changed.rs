@@ -17,6 +17,10 @@ impl SnapshotDevice {
     /// *Gone* once one was removed. *Invalid* when `until` is of another device, or earlier.
     pub fn changed(&self, until: Option<&Self>) -> Result<Vec<ByteRange>> {
         let chain = self.history().chain.load_full();
+        if until.is_some_and(|until| !std::sync::Arc::ptr_eq(until.history(), self.history())) {
+            let why = "the later snapshot is of another device, or of another generation of this one";
+            return Err(Error::new(ErrorKind::Invalid, why).device(self.origin().name()));
+        }
         let own = self.position_in(&chain)?;
         let end = match until {
             None => chain.members.len(),

@@ -2,6 +2,9 @@
 
 mod basic;
 mod cut;
+mod economy;
+mod failures;
 mod model;
+mod refusals;
 mod support;
 mod threads;

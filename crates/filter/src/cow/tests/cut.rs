@@ -91,7 +91,7 @@ impl Drop for Load {
 fn images_of_four_devices_are_one_instant() {
     let load = Load::start();
     let mut earlier: Option<Snapshot> = None;
-    for round in 0..60 {
+    for round in 0..300 {
         let origins: Vec<_> = (0..DEVICES)
             .map(|at| {
                 let history = earlier.as_ref().map(|one| one.devices()[at].history().clone());

@@ -278,25 +278,25 @@ fn stress(
 
 fn test_stores(count: usize) -> Vec<Arc<dyn Store>> {
     (0..count)
-        .map(|_| TestStore::new(2 * MIB + 1536, BlockSize::B512, Pace::Mixed) as Arc<dyn Store>)
+        .map(|_| TestStore::new(MIB / 2 + 1536, BlockSize::B512, Pace::Mixed) as Arc<dyn Store>)
         .collect()
 }
 
 #[test]
 fn images_stay_exact_and_no_request_fails_under_load() {
-    stress(test_stores(2), bowline_io::probe().0, 400, false).unwrap();
+    stress(test_stores(2), bowline_io::probe().0, 250, false).unwrap();
 }
 
 #[test]
 fn the_same_over_memory_files_with_the_sync_engine() {
-    let file = bowline_store::FileStore::memory(4 * MIB, BlockSize::B512, false).unwrap();
-    stress(vec![Arc::new(file)], EngineKind::Sync, 300, false).unwrap();
+    let file = bowline_store::FileStore::memory(MIB, BlockSize::B512, false).unwrap();
+    stress(vec![Arc::new(file)], EngineKind::Sync, 200, false).unwrap();
 }
 
 #[test]
 fn the_same_over_memory_files_with_the_best_engine() {
-    let file = bowline_store::FileStore::memory(4 * MIB, BlockSize::B512, false).unwrap();
-    stress(vec![Arc::new(file)], bowline_io::probe().0, 300, false).unwrap();
+    let file = bowline_store::FileStore::memory(MIB, BlockSize::B512, false).unwrap();
+    stress(vec![Arc::new(file)], bowline_io::probe().0, 250, false).unwrap();
 }
 
 #[test]
