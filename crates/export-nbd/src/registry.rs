@@ -29,6 +29,7 @@ struct Control {
     waker: AtomicWaker,
     waker_set: AtomicBool,
     export: OnceLock<String>,
+    idle: AtomicBool,
 }
 
 impl Control {
@@ -103,6 +104,11 @@ impl Registry {
         self.lock().connections.len()
     }
 
+    /// Connections that hold no buffers.
+    pub(crate) fn idle(&self) -> usize {
+        self.lock().connections.values().filter(|control| control.idle.load(Ordering::Relaxed)).count()
+    }
+
     /// Tells all connections of an export.
     pub(crate) fn tell_export(&self, name: &str, order: Order) {
         for control in self.lock().connections.values() {
@@ -163,6 +169,11 @@ impl Ticket {
 
     pub(crate) fn set_export(&self, name: &str) {
         let _ = self.control.export.set(name.to_owned());
+    }
+
+    /// Whether it holds no buffers.
+    pub(crate) fn set_idle(&self, idle: bool) {
+        self.control.idle.store(idle, Ordering::Relaxed);
     }
 
     /// What to do now. A change wakes the task that asks.

@@ -142,6 +142,12 @@ impl NbdServer {
         self.registry.max()
     }
 
+    /// How many of them have been idle for so long that they hold no buffers.
+    #[must_use]
+    pub fn idle_connections(&self) -> usize {
+        self.registry.idle()
+    }
+
     /// Ends the connections of an export, after what they have sent was answered.
     pub fn disconnect_device(&self, export: &str) {
         self.registry.tell_export(export, Order::Drain);

@@ -27,7 +27,7 @@ impl Session {
                 Err(error) => self.fail(&writer, &error),
             },
             Purpose::ReadPiece { long, offset } => {
-                self.finish_read_piece(&long, offset, result.map(|()| data))
+                self.finish_read_piece(&long, offset, result.map(|()| data));
             }
             Purpose::WritePiece { long, offset } => {
                 long.under_way.set(long.under_way.get().saturating_sub(1));

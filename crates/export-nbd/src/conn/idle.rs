@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 /// After a whole period without a byte, a connection is idle.
-pub(super) const PERIOD: Duration = Duration::from_secs(5);
+const PERIOD: Duration = if cfg!(test) { Duration::from_millis(500) } else { Duration::from_secs(5) };
 
 struct Mark {
     fired: AtomicBool,

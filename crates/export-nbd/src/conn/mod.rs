@@ -32,6 +32,7 @@ use std::future::poll_fn;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use crate::registry::{Order, Ticket};
 use crate::server::Shared;
@@ -43,8 +44,8 @@ use wire::{Received, Wire};
 
 /// Bytes moved before other tasks of the thread get their turn.
 const TURN_BYTES: usize = 1 << 20;
-/// Idle periods that a client which has hung up may take to get its last answers.
-const LINGER_PERIODS: u32 = 6;
+/// What a client that has hung up is given to take its last answers.
+const LINGER: Duration = Duration::from_secs(30);
 
 /// How a connection ended.
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +55,7 @@ enum End {
     #[error("handshake: {0}")]
     Negotiation(#[from] bowline_nbd::NegotiationError),
     #[error("the handshake took longer than {0:?}")]
-    TooSlow(std::time::Duration),
+    TooSlow(Duration),
     #[error("the client hung up during the handshake")]
     HungUp,
     #[error("the export {0:?} went away during the handshake")]
@@ -100,7 +101,9 @@ struct Connection {
     input: Input,
     session: Session,
     idle: IdleTimer,
-    lingered: u32,
+    ending_since: Option<Instant>,
+    /// It was idle, and its buffers are given back.
+    resting: bool,
 }
 
 impl Connection {
@@ -111,7 +114,8 @@ impl Connection {
             input: Input::with(&left_over),
             session: Session::new(device, limits, contexts),
             idle: IdleTimer::default(),
-            lingered: 0,
+            ending_since: None,
+            resting: false,
         }
     }
 
@@ -123,12 +127,15 @@ impl Connection {
         loop {
             let mut progress = self.session.complete(cx);
             if self.session.wants_input() && self.wire.readable() {
-                let count = self.receive()?;
+                let count = self.receive(ticket)?;
                 moved += count;
                 progress |= count > 0;
             }
+            let wanted = self.session.wants_input();
             let used = self.session.consume(self.input.bytes());
             self.input.consume(used);
+            // The socket was not looked at when it was not known yet that more is needed.
+            progress |= !wanted && self.session.wants_input() && self.wire.readable();
             let sent = self.wire.send(&mut self.session.output)?;
             moved += sent;
             progress |= used > 0 || sent > 0;
@@ -136,6 +143,11 @@ impl Connection {
                 return Poll::Ready(self.farewell());
             }
             if !progress {
+                if self.idle.poll(cx)
+                    && let Some(end) = self.grow_idle(ticket)
+                {
+                    return Poll::Ready(Err(end));
+                }
                 self.wire.set_waker(cx);
                 return Poll::Pending;
             }
@@ -147,7 +159,7 @@ impl Connection {
         }
     }
 
-    /// Does what the server wants, and what time wants.
+    /// Does what the server wants.
     #[inline]
     fn obey(&mut self, cx: &Context<'_>, ticket: &Ticket) -> Option<End> {
         match ticket.order(cx) {
@@ -157,18 +169,15 @@ impl Connection {
             }
             Order::Kill => return Some(End::Killed),
         }
-        if self.idle.poll(cx) {
-            return self.grow_idle();
-        }
         None
     }
 
     /// A period has passed.
     #[cold]
-    fn grow_idle(&mut self) -> Option<End> {
+    fn grow_idle(&mut self, ticket: &Ticket) -> Option<End> {
         if self.session.ending.is_some() {
-            self.lingered += 1;
-            if self.lingered > LINGER_PERIODS {
+            let now = Instant::now();
+            if now - *self.ending_since.get_or_insert(now) > LINGER {
                 return Some(End::Session("the last answers were not taken or did not come".to_owned()));
             }
         }
@@ -176,13 +185,19 @@ impl Connection {
             self.input.release();
             self.session.output.release();
             self.idle.rest();
+            self.resting = true;
+            ticket.set_idle(true);
         }
         None
     }
 
     #[inline]
-    fn receive(&mut self) -> Result<usize, End> {
+    fn receive(&mut self, ticket: &Ticket) -> Result<usize, End> {
         self.idle.note_activity();
+        if self.resting {
+            self.resting = false;
+            ticket.set_idle(false);
+        }
         let received = if self.input.is_empty()
             && let Some(room) = self.session.payload_room()
         {

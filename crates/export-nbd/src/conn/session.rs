@@ -30,6 +30,9 @@ use super::status;
 pub(super) const WHOLE_READ_MAX: u64 = 128 << 10;
 /// Writes up to this length are taken when all of their data is there.
 pub(super) const WHOLE_WRITE_MAX: u64 = 64 << 10;
+/// Requests, or pieces of one, that are answered before the answers are sent. Not all that have come: a client that gets
+/// the first half of its answers works on them while the second half is made.
+const STEPS_PER_SEND: usize = 16;
 /// Room without which no request is taken: that of an error with its text.
 pub(super) const REPLY_ROOM: usize = MAX_ERROR;
 
@@ -116,7 +119,7 @@ impl Session {
     #[inline]
     pub(super) fn consume(&mut self, bytes: &[u8]) -> usize {
         let mut used = 0;
-        loop {
+        for _ in 0..STEPS_PER_SEND {
             let step = if self.outgoing.is_some() {
                 self.pump()
             } else if self.ending.as_ref().is_some_and(|ending| !ending.answers_the_rest()) {
@@ -131,12 +134,11 @@ impl Session {
                     self.starved = true;
                     return used;
                 }
-                Step::Blocked => {
-                    self.starved = false;
-                    return used;
-                }
+                Step::Blocked => break,
             }
         }
+        self.starved = false;
+        used
     }
 
     #[inline]
