@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::AtomicU64;
-#[cfg(test)]
+#[cfg(all(test, not(feature = "shuttle")))]
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -86,7 +86,7 @@ impl History {
         sum
     }
 
-    #[cfg(test)]
+    #[cfg(all(test, not(feature = "shuttle")))]
     pub(crate) fn drop_copy(&self, nth: u64) {
         self.dropped_copy.store(nth, Ordering::Relaxed);
     }

@@ -49,5 +49,7 @@ pub use shared::SnapshotState;
 pub use snapshot::{Limits, PreservedStats, Snapshot, SnapshotDevice, take};
 pub use store::{DiffStorage, StoreKind, StoreSpec};
 
+#[cfg(all(test, feature = "shuttle"))]
+mod schedule_tests;
 #[cfg(all(test, not(feature = "shuttle")))]
 mod tests;

@@ -1,4 +1,11 @@
 //! Tests of the snapshots as a whole.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::cast_possible_truncation
+)]
 
 mod basic;
 mod cut;

@@ -262,7 +262,7 @@ impl DiffStorage {
         .await;
     }
 
-    #[cfg(test)]
+    #[cfg(all(test, not(feature = "shuttle")))]
     pub(crate) fn set_faults(&self, faults: WriteFaults) {
         *self.inner.faults.lock().unwrap_or_else(PoisonError::into_inner) = Some(faults);
     }

@@ -6,7 +6,6 @@ use bowline_block::*;
 use bowline_device::Device;
 
 use super::support::*;
-use crate::cow::*;
 
 fn device(pace: Pace) -> (Arc<TestStore>, Arc<Device>) {
     let store = TestStore::new(4 * MIB, BlockSize::B512, pace);
