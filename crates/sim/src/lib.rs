@@ -14,6 +14,7 @@
 //! `docs/faults.md`.
 
 mod cache;
+mod client;
 mod disk;
 mod faults;
 mod image;
@@ -23,6 +24,7 @@ mod rng;
 mod scheduler;
 
 pub use cache::Crash;
+pub use client::exercise;
 pub use disk::SimDisk;
 pub use faults::{Discards, Faults, FlushFailure, PlannedError, Stall};
 pub use image::Image;

@@ -2,10 +2,12 @@
 
 use std::fmt;
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
+use std::thread::Thread;
+use std::time::{Duration, Instant};
 
 use crate::rng::Rng;
 
@@ -99,15 +101,33 @@ impl<'a> SimScheduler<'a> {
     }
 }
 
-/// Runs one future to its end in a schedule of its own.
+/// How long [`run_alone`] waits for a wake-up.
+const ALONE_LIMIT: Duration = Duration::from_secs(30);
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Runs one future to its end on this thread; other threads may wake it.
 ///
 /// # Errors
-/// It did not end.
+/// It did not end within half a minute, so that no test hangs.
 pub fn run_alone<T>(future: impl Future<Output = T>) -> Result<T, Stuck> {
-    let mut answer = None;
-    let mut schedule = SimScheduler::new(0);
-    schedule.spawn(async { answer = Some(future.await) });
-    schedule.run(1 << 20)?;
-    drop(schedule);
-    answer.ok_or(Stuck::Asleep(1))
+    let mut future = pin!(future);
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let deadline = Instant::now() + ALONE_LIMIT;
+    loop {
+        if let Poll::Ready(value) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return Ok(value);
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(Stuck::Asleep(1));
+        }
+        std::thread::park_timeout(left);
+    }
 }

@@ -24,35 +24,12 @@ async fn flush(store: &dyn Store) -> bowline_block::Result<()> {
     store.submit(Io::bare(Request::flush())).await.result
 }
 
-/// A client that writes, flushes and writes under FUA at random places, and notes what it was promised.
-async fn client(store: &dyn Store, disk: &SimDisk, ledger: &Ledger, seed: u64, ops: u64) {
-    let mut rng = Rng::new(seed);
-    for _ in 0..ops {
-        if rng.once_in(4) {
-            let id = ledger.begin_flush(disk);
-            match flush(store).await {
-                Ok(()) => ledger.flushed(disk, id),
-                Err(_) => ledger.flush_failed(disk, id),
-            }
-            continue;
-        }
-        let sectors = 1 + rng.below(8);
-        let first = rng.below(32 - sectors);
-        let range = ByteRange::new(first * SECTOR_BYTES, sectors * SECTOR_BYTES);
-        let (id, data) = ledger.begin_write(disk, range);
-        let flags = if rng.once_in(5) { Flags::FUA } else { Flags::empty() };
-        if store.submit(write(range, data, flags)).await.result.is_ok() {
-            ledger.acknowledged(disk, id, flags.contains(Flags::FUA));
-        }
-    }
-}
-
 /// Four clients at once over `store`, whose bottom is `disk`; every cut is checked.
 fn run_clients(store: &dyn Store, disk: &SimDisk, seed: u64) -> Result<u64, String> {
     let ledger = Ledger::new();
     let mut schedule = SimScheduler::new(seed);
     for number in 0..4 {
-        schedule.spawn(client(store, disk, &ledger, seed << 8 | number, 12));
+        schedule.spawn(exercise(store, disk, &ledger, seed << 8 | number, 12));
     }
     schedule.run(1 << 20).unwrap();
     drop(schedule);
@@ -120,7 +97,7 @@ fn the_checker_notices_a_lost_flush_and_a_lost_fua() {
 fn the_checker_notices_what_nobody_wrote() {
     let disk = SimDisk::new(SIZE, 1);
     let ledger = Ledger::new();
-    run_alone(client(&disk, &disk, &ledger, 3, 20)).unwrap();
+    run_alone(exercise(&disk, &disk, &ledger, 3, 20)).unwrap();
     let mut image = disk.contents();
     assert_eq!(ledger.check(Some(Mark(u64::MAX)), &image), Ok(()));
     image.write(40 * SECTOR_BYTES + 100, &[1]);
@@ -249,7 +226,7 @@ proptest! {
             let ledger = Ledger::new();
             let mut schedule = SimScheduler::new(seed);
             for number in 0..3 {
-                schedule.spawn(client(&disk, &disk, &ledger, seed ^ number, 8));
+                schedule.spawn(exercise(&disk, &disk, &ledger, seed ^ number, 8));
             }
             schedule.run(1 << 20).unwrap();
             drop(schedule);
