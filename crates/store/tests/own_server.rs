@@ -8,10 +8,14 @@ use bowline_block::{
     BlockSize, Buf, ByteRange, Capabilities, ErrorKind, Flags, Io, Op, Request, Result, Store,
 };
 use bowline_device::Device;
-use bowline_export_nbd::{ExportEntry, ExportTarget, Exports, ListenAddr, NbdServer, ServerConfig};
+use bowline_export_nbd::{
+    ExportEntry, ExportTarget, Exports, ListenAddr, NbdServer, ServerConfig, TlsConfig,
+};
 use bowline_io::{EngineKind, Queues, QueuesConfig};
+use bowline_nbd::NbdUri;
 use bowline_sim::{Faults, Ledger, Rng, SECTOR_BYTES, SimDisk, Stall, exercise, run_alone};
 use bowline_store::{FileStore, NbdOptions, NbdStore};
+use rustls::pki_types::PrivateKeyDer;
 
 struct One(ExportTarget);
 
@@ -34,13 +38,22 @@ struct Pair {
 }
 
 fn pair(store: Arc<dyn Store>, read_only: bool) -> Pair {
+    pair_over(store, read_only, None)
+}
+
+/// The same over TLS, where a certificate is given.
+fn pair_over(store: Arc<dyn Store>, read_only: bool, tls: Option<&Certificate>) -> Pair {
     let queues = Queues::start(QueuesConfig { count: 2, engine: EngineKind::Sync }).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let target = ExportTarget { device: Device::new("disk", store), read_only, description: String::new() };
-    let config = ServerConfig::new(ListenAddr::Unix(folder.path().join("nbd.sock")));
+    let mut config = ServerConfig::new(ListenAddr::Unix(folder.path().join("nbd.sock")));
+    config.tls = tls.map(|tls| tls.server.clone());
+    config.tls_required = tls.is_some();
     let server = NbdServer::start(config, Arc::new(One(target)), queues.handles()).unwrap();
     let options = NbdOptions { reconnect_wait: Duration::from_secs(5), ..NbdOptions::default() };
-    let client = NbdStore::connect(&server.uri("disk"), queues.handles(), options).unwrap();
+    let mut uri = server.uri("disk");
+    uri.tls_options.certificates = tls.map(|tls| tls.folder.path().to_owned());
+    let client = NbdStore::connect(&uri, queues.handles(), options).unwrap();
     Pair { client, server, queues, _folder: folder }
 }
 
@@ -53,11 +66,69 @@ fn on(op: Op, start: u64, len: u64) -> Request {
     Request::new(op, ByteRange::new(start, len))
 }
 
+/// A server's certificate, and the folder in which a client has it.
+struct Certificate {
+    server: TlsConfig,
+    folder: tempfile::TempDir,
+}
+
+fn certificate(name: &str) -> Certificate {
+    let own = rcgen::generate_simple_self_signed(vec![name.to_owned()]).unwrap();
+    let key = PrivateKeyDer::Pkcs8(own.signing_key.serialize_der().into());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let server = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![own.cert.der().clone()], key)
+        .unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("ca-cert.pem"), own.cert.pem()).unwrap();
+    Certificate { server: TlsConfig(Arc::new(server)), folder }
+}
+
 #[test]
 fn what_is_written_through_server_and_client_is_read_back() {
+    write_and_read_back(None);
+}
+
+#[test]
+fn what_is_written_through_tls_is_read_back() {
+    write_and_read_back(Some(&certificate("localhost")));
+}
+
+#[test]
+fn a_server_that_does_not_prove_its_name_gets_nothing() {
+    let theirs = certificate("localhost");
+    let memory = Arc::new(FileStore::memory(1 << 20, BlockSize::B512, false).unwrap());
+    let pair = pair_over(memory, false, Some(&theirs));
+    let refused = |change: &dyn Fn(&mut NbdUri)| {
+        let mut uri = pair.server.uri("disk");
+        uri.tls_options.certificates = Some(theirs.folder.path().to_owned());
+        change(&mut uri);
+        let error = NbdStore::connect(&uri, pair.queues.handles(), NbdOptions::default()).err().unwrap();
+        (error.kind(), error.to_string())
+    };
+    let other = certificate("localhost");
+    let (kind, text) = refused(&|uri| uri.tls_options.certificates = Some(other.folder.path().to_owned()));
+    assert_eq!(kind, ErrorKind::Denied, "{text}");
+    let (kind, text) = refused(&|uri| uri.tls_options.hostname = Some("elsewhere".to_owned()));
+    assert_eq!(kind, ErrorKind::Denied, "{text}");
+    let (kind, text) = refused(&|uri| uri.tls_options.certificates = Some("/nonexistent".into()));
+    assert!(kind == ErrorKind::Invalid && text.contains("/nonexistent/ca-cert.pem"), "{text}");
+    assert_eq!(refused(&|uri| uri.tls_options.verify_peer = Some(false)).0, ErrorKind::Unsupported);
+    // Plain text where the server wants TLS, and TLS where it has none.
+    let (kind, text) = refused(&|uri| uri.tls = false);
+    assert!(kind == ErrorKind::Protocol && text.contains("TLS"), "{text}");
+    let plain = self::pair(Arc::new(FileStore::memory(1 << 20, BlockSize::B512, false).unwrap()), false);
+    let (kind, text) = refused(&|uri| uri.transport = plain.server.uri("disk").transport);
+    assert!(kind == ErrorKind::Protocol && text.contains("TLS"), "{text}");
+}
+
+fn write_and_read_back(tls: Option<&Certificate>) {
     const SIZE: u64 = 8 << 20;
     let memory = Arc::new(FileStore::memory(SIZE, BlockSize::B512, false).unwrap());
-    let pair = pair(memory, false);
+    let pair = pair_over(memory, false, tls);
     let shape = pair.client.geometry();
     assert_eq!((shape.size, shape.block_size, shape.read_only), (SIZE, BlockSize::B512, false));
     assert!(shape.can.contains(Capabilities::DISCARD | Capabilities::WRITE_ZEROES | Capabilities::EXTENTS));

@@ -1,7 +1,6 @@
 //! One connection in transmission: a state machine that its task polls.
 
 use std::future::Future;
-use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -17,13 +16,14 @@ use super::limits::allocation;
 use super::receive::Inbound;
 use super::send::Outbound;
 use super::shared::Shared;
+use super::wire::Wire;
 
 /// Rounds of sending and receiving before other tasks of the thread have their turn.
 const ROUNDS_MAX: u32 = 16;
 
 /// A connection in transmission.
 pub(super) struct Connection {
-    pub(super) socket: OwnedFd,
+    pub(super) wire: Wire,
     pub(super) ready: Readiness,
     pub(super) form: ReplyForm,
     pub(super) allocation: Option<ContextId>,
@@ -45,11 +45,11 @@ struct Tick {
 impl Connection {
     /// Takes over a connection, on the queue thread that will own it.
     pub(super) fn open(dialed: Dialed) -> Result<Self> {
-        let Dialed { socket, export, input } = dialed;
-        let ready = Readiness::register(&socket)
+        let Dialed { wire, export, input } = dialed;
+        let ready = Readiness::register(&wire)
             .map_err(|error| Error::from_io("cannot watch the connection", error))?;
         Ok(Self {
-            socket,
+            wire,
             ready,
             form: export.options.form,
             allocation: allocation(&export),

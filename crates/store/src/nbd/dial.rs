@@ -1,5 +1,6 @@
 //! Reaching the server and negotiating with it: blocking, within a time limit, on whatever thread.
 
+use std::io::IoSlice;
 use std::net::{TcpStream, ToSocketAddrs};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -7,17 +8,20 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bowline_block::{Error, ErrorKind, Result};
-use bowline_nbd::{ClientConfig, ClientNegotiation, ClientStep, NbdUri, NegotiatedExport, Transport};
+use bowline_nbd::{
+    ClientConfig, ClientNegotiation, ClientStep, ClientTls, NbdUri, NegotiatedExport, Transport,
+};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, recv, send,
-    socket_with, sockopt,
-};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with, sockopt};
+use rustls::ClientConnection;
+
+use super::tls;
+use super::wire::Wire;
 
 /// A connection that has reached transmission.
 pub(super) struct Dialed {
-    pub(super) socket: OwnedFd,
+    pub(super) wire: Wire,
     pub(super) export: NegotiatedExport,
     /// What the server has sent beyond the negotiation.
     pub(super) input: Vec<u8>,
@@ -25,16 +29,14 @@ pub(super) struct Dialed {
 
 /// Connects and negotiates, both within `limit`.
 pub(super) fn dial(uri: &NbdUri, limit: Duration) -> Result<Dialed> {
-    if uri.tls {
-        let why = "nbds: this build has no TLS for NBD sources; use nbd over a Unix socket or a tunnel";
-        return Err(Error::new(ErrorKind::Unsupported, why));
-    }
+    // What is wrong with the certificates is said before the server is bothered.
+    let session = if uri.tls { Some(tls::session(uri)?) } else { None };
     let deadline = Instant::now() + limit;
     let socket = match &uri.transport {
         Transport::Unix { socket } => dial_unix(socket, deadline)?,
         Transport::Tcp { host, port } => dial_tcp(host, *port, deadline)?,
     };
-    negotiate(socket, uri, deadline)
+    negotiate(Wire::plain(socket), session, uri, deadline)
 }
 
 fn dial_unix(path: &Path, deadline: Instant) -> Result<OwnedFd> {
@@ -93,24 +95,37 @@ fn too_late(why: &str) -> Error {
     Error::new(ErrorKind::Timeout, why)
 }
 
-fn negotiate(socket: OwnedFd, uri: &NbdUri, deadline: Instant) -> Result<Dialed> {
+fn negotiate(
+    mut wire: Wire,
+    mut session: Option<ClientConnection>,
+    uri: &NbdUri,
+    deadline: Instant,
+) -> Result<Dialed> {
     let refused = |error| Error::new(ErrorKind::Protocol, "negotiation failed").source(error);
-    let config = ClientConfig { export: uri.export.clone(), ..ClientConfig::default() };
+    let tls = if session.is_some() { ClientTls::Required } else { ClientTls::Off };
+    let config = ClientConfig { export: uri.export.clone(), tls, ..ClientConfig::default() };
     let mut negotiation = ClientNegotiation::new(config).map_err(refused)?;
     let (mut input, mut out) = (Vec::new(), Vec::new());
     loop {
         let (used, step) = negotiation.step(&input, &mut out).map_err(refused)?;
         input.drain(..used.min(input.len()));
-        send_all(&socket, &out, deadline)?;
+        send_all(&mut wire, &out, deadline)?;
         out.clear();
         match step {
             ClientStep::Continue => {}
             ClientStep::NeedMore(bytes) => {
                 while input.len() < bytes {
-                    receive(&socket, &mut input, deadline)?;
+                    receive(&mut wire, &mut input, deadline)?;
                 }
             }
-            ClientStep::Ready(export) => return Ok(Dialed { socket, export: *export, input }),
+            ClientStep::StartTls if input.is_empty() && session.is_some() => {
+                if let Some(session) = session.take() {
+                    wire.begin_tls(session);
+                }
+                shake_hands(&mut wire, deadline)?;
+                negotiation.tls_established(&mut out);
+            }
+            ClientStep::Ready(export) => return Ok(Dialed { wire, export: *export, input }),
             ClientStep::StartTls | ClientStep::Listed(_) | ClientStep::Described(_) | ClientStep::ListEnd => {
                 return Err(Error::new(ErrorKind::Protocol, "the negotiation took a turn nobody asked for"));
             }
@@ -118,7 +133,38 @@ fn negotiate(socket: OwnedFd, uri: &NbdUri, deadline: Instant) -> Result<Dialed>
     }
 }
 
-fn wait(socket: &OwnedFd, events: PollFlags, deadline: Instant) -> Result<()> {
+fn shake_hands(wire: &mut Wire, deadline: Instant) -> Result<()> {
+    let failed = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::Other => Error::new(ErrorKind::Denied, "the TLS handshake failed").source(error),
+        _ => Error::from_io("the TLS handshake failed", error),
+    };
+    loop {
+        match wire.handshake() {
+            Ok(true) => return Ok(()),
+            Ok(false) => {}
+            Err(error) => again(wire, error, deadline, failed)?,
+        }
+    }
+}
+
+/// Waits for what the wire waits for, if that is why it failed.
+fn again(
+    wire: &Wire,
+    error: std::io::Error,
+    deadline: Instant,
+    failed: impl FnOnce(std::io::Error) -> Error,
+) -> Result<()> {
+    match error.kind() {
+        std::io::ErrorKind::WouldBlock => {
+            let sends = if wire.wants_send() { PollFlags::OUT } else { PollFlags::empty() };
+            wait(wire, PollFlags::IN | sends, deadline)
+        }
+        std::io::ErrorKind::Interrupted => Ok(()),
+        _ => Err(failed(error)),
+    }
+}
+
+fn wait(wire: &Wire, events: PollFlags, deadline: Instant) -> Result<()> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
@@ -128,7 +174,7 @@ fn wait(socket: &OwnedFd, events: PollFlags, deadline: Instant) -> Result<()> {
             tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: i64::from(left.subsec_nanos()),
         };
-        match poll(&mut [PollFd::from_borrowed_fd(socket.as_fd(), events)], Some(&timeout)) {
+        match poll(&mut [PollFd::from_borrowed_fd(wire.as_fd(), events)], Some(&timeout)) {
             Ok(0) | Err(Errno::INTR) => {}
             Ok(_) => return Ok(()),
             Err(errno) => return Err(Error::from_io("cannot wait for the server", errno.into())),
@@ -136,32 +182,37 @@ fn wait(socket: &OwnedFd, events: PollFlags, deadline: Instant) -> Result<()> {
     }
 }
 
-fn send_all(socket: &OwnedFd, mut bytes: &[u8], deadline: Instant) -> Result<()> {
-    while !bytes.is_empty() {
-        match send(socket, bytes, SendFlags::NOSIGNAL) {
+fn failed(error: std::io::Error) -> Error {
+    Error::from_io("negotiation failed", error)
+}
+
+fn send_all(wire: &mut Wire, mut bytes: &[u8], deadline: Instant) -> Result<()> {
+    while !bytes.is_empty() || wire.wants_send() {
+        let sent =
+            if bytes.is_empty() { wire.flush().map(|()| 0) } else { wire.send(&[IoSlice::new(bytes)]) };
+        match sent {
             Ok(sent) => bytes = bytes.get(sent..).unwrap_or_default(),
-            Err(Errno::AGAIN) => wait(socket, PollFlags::OUT, deadline)?,
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(Error::from_io("negotiation failed", errno.into())),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                wait(wire, PollFlags::OUT, deadline)?;
+            }
+            Err(error) => again(wire, error, deadline, failed)?,
         }
     }
     Ok(())
 }
 
-fn receive(socket: &OwnedFd, input: &mut Vec<u8>, deadline: Instant) -> Result<()> {
+fn receive(wire: &mut Wire, input: &mut Vec<u8>, deadline: Instant) -> Result<()> {
     let mut room = [0u8; 4096];
     loop {
-        match recv(socket, &mut room[..], RecvFlags::empty()) {
-            Ok((_, 0)) => {
+        match wire.recv(&mut room) {
+            Ok(0) => {
                 return Err(Error::new(ErrorKind::Gone, "the server hung up during the negotiation"));
             }
-            Ok((_, bytes)) => {
+            Ok(bytes) => {
                 input.extend_from_slice(room.get(..bytes).unwrap_or_default());
                 return Ok(());
             }
-            Err(Errno::AGAIN) => wait(socket, PollFlags::IN, deadline)?,
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(Error::from_io("negotiation failed", errno.into())),
+            Err(error) => again(wire, error, deadline, failed)?,
         }
     }
 }

@@ -28,6 +28,8 @@ mod receive;
 mod send;
 mod shared;
 mod supervisor;
+mod tls;
+mod wire;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -82,7 +84,7 @@ impl NbdStore {
     /// May be called on any thread. The connection is given to one of `queues`, in turns.
     ///
     /// # Errors
-    /// *Unsupported* for `nbds` (TLS) and for block sizes beyond 4096; *timeout*, *not found*, *denied* or *I/O* when the
+    /// *Unsupported* for block sizes beyond 4096 and for TLS without certificates to check the server by; *timeout*, *not found*, *denied* or *I/O* when the
     /// server cannot be reached; *protocol* when it is no NBD server or refuses the export. The message says what.
     pub fn connect(uri: &NbdUri, queues: &[QueueHandle], options: NbdOptions) -> Result<Arc<Self>> {
         static TURN: AtomicUsize = AtomicUsize::new(0);

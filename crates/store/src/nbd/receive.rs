@@ -7,8 +7,6 @@ use bowline_block::{ByteRange, Error, ErrorKind, ExtentKind, Result};
 use bowline_nbd::transmission::decode::MAX_REPLY_NEEDED;
 use bowline_nbd::wire::allocation;
 use bowline_nbd::{Command, Cookie, Extent, ExtentDecoder, ProtocolError, ReplyBody, WireError};
-use rustix::io::Errno;
-use rustix::net::{RecvFlags, recv};
 
 use super::connection::Connection;
 use super::durability::Durability;
@@ -97,22 +95,22 @@ impl Connection {
                 if remaining >= DIRECT_MIN && self.inbound.unread().is_empty() =>
             {
                 match self.flights.get_mut(slot).and_then(|flight| room_of(flight, position, remaining)) {
-                    Some(room) => (recv(&self.socket, room, RecvFlags::empty()), true),
-                    None => (recv(&self.socket, self.inbound.room(), RecvFlags::empty()), false),
+                    Some(room) => (self.wire.recv(room), true),
+                    None => (self.wire.recv(self.inbound.room()), false),
                 }
             }
-            _ => (recv(&self.socket, self.inbound.room(), RecvFlags::empty()), false),
+            _ => (self.wire.recv(self.inbound.room()), false),
         };
         match received {
-            Ok((_, 0)) => return Err(Error::new(ErrorKind::Gone, "the server hung up")),
-            Ok((_, bytes)) if straight => self.data_came(bytes, durability)?,
-            Ok((_, bytes)) => self.inbound.end += bytes,
-            Err(Errno::AGAIN) => {
+            Ok(0) => return Err(Error::new(ErrorKind::Gone, "the server hung up")),
+            Ok(bytes) if straight => self.data_came(bytes, durability)?,
+            Ok(bytes) => self.inbound.end += bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
                 self.ready.clear_readable();
                 return Ok(false);
             }
-            Err(Errno::INTR) => return Ok(true),
-            Err(errno) => return Err(Error::from_io("cannot receive", errno.into())),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => return Ok(true),
+            Err(error) => return Err(Error::from_io("cannot receive", error)),
         }
         self.heard = std::time::Instant::now();
         self.take_in(durability)?;

@@ -5,8 +5,6 @@ use std::io::IoSlice;
 use bowline_block::{Error, ErrorKind, Result};
 use bowline_nbd::wire::ExtendedRequest;
 use bowline_nbd::{Command, CommandFlags, Cookie, ReplyForm, RequestHead};
-use rustix::io::Errno;
-use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
 
 use super::connection::Connection;
 use super::durability::Durability;
@@ -109,22 +107,34 @@ impl Connection {
             };
             let skip = self.outbound.direct.as_ref().map_or(0, |direct| direct.sent);
             let parts = [IoSlice::new(gathered), IoSlice::new(payload.get(skip..).unwrap_or_default())];
-            let mut none = SendAncillaryBuffer::default();
-            match sendmsg(&self.socket, &parts, &mut none, SendFlags::NOSIGNAL) {
-                Ok(bytes) => {
-                    let length = payload.len();
-                    let all_sent = self.outbound.advance(bytes, length);
-                    self.payload_sent(all_sent, durability);
-                }
-                Err(Errno::AGAIN) => self.ready.clear_writable(),
-                Err(Errno::INTR) => {}
-                Err(errno) => return Err(Error::from_io("cannot send", errno.into())),
+            let length = payload.len();
+            let sent = self.wire.send(&parts);
+            if let Some(bytes) = self.unless_full(sent)? {
+                let all_sent = self.outbound.advance(bytes, length);
+                self.payload_sent(all_sent, durability);
             }
         }
-        if self.outbound.is_empty() {
+        while self.ready.writable() && self.wire.wants_send() {
+            let flushed = self.wire.flush();
+            self.unless_full(flushed)?;
+        }
+        if self.outbound.is_empty() && !self.wire.wants_send() {
             self.ready.done_writing();
         }
         Ok(())
+    }
+
+    /// `None` when it is to be tried again, at once or when the socket has room.
+    fn unless_full<T>(&self, sent: std::io::Result<T>) -> Result<Option<T>> {
+        match sent {
+            Ok(sent) => Ok(Some(sent)),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                self.ready.clear_writable();
+                Ok(None)
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => Ok(None),
+            Err(error) => Err(Error::from_io("cannot send", error)),
+        }
     }
 
     /// A payload is all sent: if its reply is here already, the call has ended.
@@ -149,7 +159,7 @@ impl Connection {
             length: 0,
         };
         if self.outbound.put_head(&head, self.form).is_ok() {
-            let _ = send(&self.socket, &self.outbound.gathered, SendFlags::NOSIGNAL);
+            let _ = self.wire.send(&[IoSlice::new(&self.outbound.gathered)]);
         }
     }
 }
