@@ -88,13 +88,12 @@ impl History {
         let mut fill = |bytes, room: &mut [u8]| below.read_now(bytes, room);
         for (number, run) in zone_parts(granules) {
             loop {
-                let Some((zone, claimed)) = claim(chain, number, run, BATCH_MAX) else { break };
+                let Some((_, claimed)) = claim(chain, number, run, BATCH_MAX) else { break };
                 let mut claim = match claimed {
                     Claimed::Nothing => break,
                     Claimed::Busy(_) => return false,
                     Claimed::Mine(claim) => claim,
                 };
-                let _ = zone;
                 while claim.run().count > 0 {
                     match self.preserve(chain, number, &mut claim, size, &mut fill) {
                         Attempt::Published => {}
@@ -123,7 +122,10 @@ impl History {
                             chain.fail_all(&too_slow("a copy of the same block", chain.hold_limit));
                         }
                     }
-                    Claimed::Mine(claim) => self.copy_claimed(chain, number, claim, below).await,
+                    Claimed::Mine(claim) => {
+                        self.copy_claimed(chain, number, claim, below).await;
+                        wait::step_aside().await;
+                    }
                 }
             }
         }

@@ -140,6 +140,12 @@ impl Filter for History {
         if chain.all_copied(granules) {
             return Verdict::Pass;
         }
+        let size = below.geometry().size;
+        if size < current.cover {
+            let why = format!("its origin became smaller: {size} bytes instead of {}", current.cover);
+            chain.fail_all(&why);
+            return Verdict::Pass;
+        }
         match request.op {
             Op::Write => self.before_write(&chain, granules, below),
             _ if self.take_cleared(current.epoch, request.range) => Verdict::Pass,

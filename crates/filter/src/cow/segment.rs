@@ -177,11 +177,15 @@ impl SegmentTable {
 
     /// Gives slots back. Nobody may look at them any more: see `remove`.
     pub(crate) fn free(&self, slots: impl IntoIterator<Item = SlotId>) {
-        for slot in slots {
-            if let Some((segment, _)) = self.find(slot)
-                && segment.release(1)
+        let mut slots: Vec<u32> = slots.into_iter().map(|slot| slot.0).collect();
+        // Slots of a segment side by side, so that it is looked up once.
+        slots.sort_unstable();
+        for of_one in slots.chunk_by(|one, next| one / SEGMENT_SLOTS == next / SEGMENT_SLOTS) {
+            let (Some(&first), Ok(count)) = (of_one.first(), u32::try_from(of_one.len())) else { continue };
+            if let Some((segment, _)) = self.find(SlotId(first))
+                && segment.release(count)
             {
-                self.forget(slot.0 / SEGMENT_SLOTS, &segment);
+                self.forget(first / SEGMENT_SLOTS, &segment);
             }
         }
     }

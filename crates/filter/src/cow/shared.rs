@@ -90,6 +90,8 @@ impl Shared {
 
     pub(crate) fn no_space(&self) {
         if !self.told_full.swap(true, Ordering::Relaxed) {
+            // Said in this order even when the worker is late.
+            self.low_space(self.storage.used(), self.storage.limit());
             self.events.no_space(&self.name, self.storage.used(), self.storage.limit());
         }
     }

@@ -29,3 +29,16 @@ pub(crate) async fn bounded<T>(limit: Duration, future: impl Future<Output = T>)
     })
     .await
 }
+
+/// Lets the other tasks of the queue run, between two pieces of long work.
+pub(crate) async fn step_aside() {
+    let mut asked = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut asked, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}

@@ -283,8 +283,10 @@ impl State {
 
     fn set_zero(&mut self, from: u64, to: u64) {
         let zero = self.zero.get_or_insert_with(|| Box::new([0; WORDS]));
-        for (word, bits) in (0..).zip(zero.iter_mut()) {
-            *bits |= mask_of(word, from, to);
+        for word in from / WORD_GRANULES..to.div_ceil(WORD_GRANULES) {
+            if let Some(bits) = usize::try_from(word).ok().and_then(|index| zero.get_mut(index)) {
+                *bits |= mask_of(word, from, to);
+            }
         }
     }
 

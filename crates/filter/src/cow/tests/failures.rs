@@ -228,3 +228,38 @@ fn an_origin_that_goes_takes_its_images_along() {
     snapshot.remove(FREEZE).unwrap();
     assert_eq!(snapshot.storage().used(), 0);
 }
+
+#[test]
+fn an_origin_that_shrank_fails_its_snapshots() {
+    let store = Arc::new(bowline_store::NullStore::new(MIB, BlockSize::B512, false));
+    let device = Device::new("disk", store.clone());
+    let snapshot = take_one("s", &device, None);
+    store.resize(MIB / 2 + 512).unwrap();
+    let error = read(image(&snapshot), ByteRange::new(MIB - 512, 512)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Io, "what is not there any more is no zero: {error}");
+    write(&*device, MIB / 2, &[1; 512]);
+    assert_failed(&snapshot, "became smaller");
+}
+
+#[test]
+fn an_origin_that_grew_keeps_its_images() {
+    let store = Arc::new(bowline_store::FileStore::memory(MIB + 512, BlockSize::B512, false).unwrap());
+    let device = Device::new("disk", store);
+    write(&*device, MIB, &[5; 512]);
+    let small = take_one("small", &device, None);
+    let frozen = bowline_device::freeze_all(std::slice::from_ref(&device), FREEZE).unwrap();
+    frozen[0].resize(2 * MIB).unwrap();
+    drop(frozen);
+    write(&*device, MIB, &[6; 65536]);
+    write(&*device, 2 * MIB - 512, &[7; 512]);
+    let large = take_one("large", &device, Some(&small));
+    let (old, new) = (contents(image(&small)), contents(image(&large)));
+    assert_eq!((old.len() as u64, new.len() as u64), (MIB + 512, 2 * MIB));
+    write(&*device, MIB, &vec![8; 1 << 20]);
+    assert_eq!(contents(image(&small)), old, "I2");
+    assert_eq!(contents(image(&large)), new, "I2");
+    large.remove(FREEZE).unwrap();
+    write(&*device, 0, &vec![9; 2 << 20]);
+    assert_eq!(contents(image(&small)), old, "I2");
+    assert_eq!(old[MIB as usize..], [5; 512]);
+}
