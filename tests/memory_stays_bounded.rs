@@ -1,0 +1,82 @@
+//! I9: what the daemon takes of the machine's memory, as the kernel counts it.
+//!
+//! The figures are for the program as it is tested here: an optimised one is smaller.
+#![cfg(test)]
+
+mod common;
+
+use common::tools::noise;
+use common::{Daemon, KIB, MIB};
+
+const IDLE_KIB: u64 = 20 * 1024;
+const HUGE_DEVICE_KIB: u64 = 16 * 1024;
+const TIB: u64 = 1 << 40;
+
+/// A sparse file of 64 TiB if the file system can hold one, else memory of the same kind.
+fn add_huge(daemon: &Daemon) -> u64 {
+    let path = daemon.path("huge.raw");
+    for size in [64 * TIB, 8 * TIB] {
+        let made = std::fs::File::create(&path).unwrap().set_len(size);
+        if made.is_ok() {
+            daemon.ok(&["device", "add", "huge", path.to_str().unwrap()]);
+            return size;
+        }
+    }
+    eprintln!("this file system holds no sparse file of 8 TiB: null it is");
+    daemon.ok(&["device", "add", "huge", "null:64T"]);
+    64 * TIB
+}
+
+#[test]
+fn an_idle_daemon_takes_less_than_20_mib() {
+    let daemon = Daemon::start();
+    daemon.add_file("disk", 64 * MIB);
+    daemon.ok(&["status"]);
+    let resident = daemon.resident_kib();
+    println!("an idle daemon takes {resident} KiB");
+    assert!(resident < IDLE_KIB, "{resident} KiB");
+}
+
+#[test]
+fn a_device_of_64_tib_and_a_snapshot_of_it_cost_less_than_16_mib() {
+    let daemon = Daemon::start();
+    daemon.ok(&["status"]);
+    let before = daemon.resident_kib();
+    let size = add_huge(&daemon);
+    daemon.ok(&["snapshot", "take", "huge", "--name", "s"]);
+    let mut client = daemon.connect("huge");
+    assert_eq!(client.size, size);
+    // Writes far apart: each touches another part of whatever keeps the books.
+    for n in 0..64 {
+        client.write(size / 64 * n, &[7; 4096]).unwrap();
+    }
+    assert_eq!(daemon.connect("s/huge").read(size / 64, 4096).unwrap(), vec![0; 4096], "I2");
+    let changes = daemon.json(&["changes", "huge", "--since", "s"]);
+    assert_eq!(changes["bytes"], 64 * 4 * KIB);
+    let grown = daemon.resident_kib().saturating_sub(before);
+    println!("a device of {} TiB, a snapshot and 64 writes take {grown} KiB", size / TIB);
+    assert!(grown < HUGE_DEVICE_KIB, "{grown} KiB");
+}
+
+#[test]
+fn the_index_takes_at_most_8_bytes_a_block() {
+    let daemon = Daemon::start();
+    daemon.add_file("disk", 256 * MIB);
+    let mut client = daemon.connect("disk");
+    // Everything once, so that there are contents to preserve.
+    for at in (0..64 * MIB).step_by(1 << 20) {
+        client.write(at, &noise(at + 1, MIB)).unwrap();
+    }
+    daemon.ok(&["snapshot", "take", "disk", "--name", "s"]);
+    for at in (0..64 * MIB).step_by(1 << 20) {
+        client.write(at, &noise(at + 2, MIB)).unwrap();
+    }
+    let limits = daemon.json(&["status"])["limits"].clone();
+    let used = |name: &str| limits[name]["used"].as_u64().unwrap();
+    let blocks = 64 * MIB / (4 * KIB);
+    assert_eq!(used("preserved_blocks"), blocks);
+    let one_bit_a_block = 256 * MIB / (4 * KIB) / 8;
+    let most = blocks * 8 + one_bit_a_block;
+    let index = used("snapshot_index_bytes");
+    assert!((blocks..=most).contains(&index), "{index} bytes for {blocks} blocks, at most {most}");
+}
