@@ -11,7 +11,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bowline_block::{ByteRange, Done, Error, Io, Now, Op, Request, Store, Verdict};
+use bowline_block::{ByteRange, Done, Error, ErrorKind, Io, Now, Op, Request, Store, Verdict};
 
 use super::chain::Chain;
 use super::granule::{GRANULE_BYTES, Granules};
@@ -157,16 +157,18 @@ impl History {
         }
         let mut from_buffer = |part: ByteRange, room: &mut [u8]| {
             let at = usize::try_from(part.start().saturating_sub(bytes.start())).unwrap_or(usize::MAX);
-            if let Some(old) = data.get(at..at.saturating_add(room.len())) {
-                room.copy_from_slice(old);
-            }
+            let Some(old) = data.get(at..at.saturating_add(room.len())) else {
+                return Now::Done(Err(Error::new(ErrorKind::Io, "a read came back short")));
+            };
+            room.copy_from_slice(old);
             Now::Done(Ok(()))
         };
         while claim.run().count > 0 {
             match self.preserve(chain, number, &mut claim, size, &mut from_buffer) {
                 Attempt::Published => {}
                 Attempt::Wait(snapshot) => wait_for_storage(&snapshot, chain.hold_limit).await,
-                Attempt::NoTaker | Attempt::NotNow | Attempt::Unreadable(_) => return,
+                Attempt::Unreadable(error) => return unreadable(chain, &error),
+                Attempt::NoTaker | Attempt::NotNow => return,
             }
         }
     }

@@ -1,16 +1,22 @@
 //! The worker of a diff storage.
 
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use bowline_block::{Buf, Error, Result};
 
-use super::{Content, Inner, SEGMENT_BYTES, Segment};
+use super::{Content, Inner, READY_MIN, SEGMENT_BYTES, Segment};
+
+/// After how long without a request the storage keeps no more memory ready than at first.
+const IDLE: Duration = Duration::from_secs(2);
 
 enum Job {
     TellLow,
     Touch,
     Write(Arc<Segment>),
     Grow(u64),
+    /// Memory that a burst has left behind.
+    Trim(Vec<Buf>),
     End,
 }
 
@@ -23,6 +29,7 @@ pub(super) fn start(inner: Arc<Inner>) -> Result<()> {
                 Job::TellLow => inner.tell_low(),
                 Job::Touch => inner.touch(),
                 Job::Grow(size) => inner.grow(size),
+                Job::Trim(surplus) => drop(surplus),
                 Job::Write(segment) => {
                     inner.write(&segment, written);
                     written += 1;
@@ -73,7 +80,17 @@ impl Inner {
             if work.ready.len() < wanted {
                 return Job::Touch;
             }
-            work = self.bell.wait(work).unwrap_or_else(PoisonError::into_inner);
+            if work.ready.len() <= READY_MIN {
+                work = self.bell.wait(work).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            let (again, idle) = self.bell.wait_timeout(work, IDLE).unwrap_or_else(PoisonError::into_inner);
+            work = again;
+            if idle.timed_out() {
+                work.ready_target = READY_MIN;
+                let keep = READY_MIN.min(work.ready.len());
+                return Job::Trim(work.ready.split_off(keep));
+            }
         }
     }
 

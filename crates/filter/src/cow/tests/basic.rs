@@ -6,6 +6,7 @@ use bowline_block::*;
 use bowline_device::Device;
 
 use super::support::*;
+use crate::cow::Snapshot;
 
 fn device(pace: Pace) -> (Arc<TestStore>, Arc<Device>) {
     let store = TestStore::new(4 * MIB, BlockSize::B512, pace);
@@ -61,4 +62,36 @@ fn discards_keep_data_and_cost_nothing_for_holes() {
         assert_eq!(contents(image(&snapshot)), before, "I2");
         assert_eq!(snapshot.devices()[0].stats().blocks, 512);
     }
+}
+
+#[test]
+fn changes_between_two_takes_are_those_of_their_intervals() {
+    let (_, device) = device(Pace::Mixed);
+    let first = take_one("first", &device, None);
+    write(&*device, 0, &[1; 4096]);
+    let second = take_one("second", &device, Some(&first));
+    write(&*device, 8192, &[2; 512]);
+    let third = take_one("third", &device, Some(&second));
+    write(&*device, 0, &[3; 512]);
+    let changed = |from: &Snapshot, until: Option<&Snapshot>| {
+        let ranges = from.devices()[0].changed(until.map(|one| &one.devices()[0])).unwrap();
+        ranges.iter().map(|range| range.start() / G).collect::<Vec<_>>()
+    };
+    assert_eq!(changed(&first, Some(&second)), [0]);
+    assert_eq!(changed(&second, Some(&third)), [2]);
+    assert_eq!(changed(&first, Some(&third)), [0, 2]);
+    assert_eq!(changed(&third, None), [0]);
+    assert_eq!(changed(&first, None), [0, 2]);
+    assert!(changed(&first, Some(&first)).is_empty());
+    let error = second.devices()[0].changed(Some(&first.devices()[0])).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    let (_, other) = self::device(Pace::Now);
+    let elsewhere = take_one("elsewhere", &other, None);
+    let error = first.devices()[0].changed(Some(&elsewhere.devices()[0])).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid, "epochs of another device say nothing");
+    // I4: a removed one in between takes nothing away.
+    second.remove(FREEZE).unwrap();
+    assert_eq!(changed(&first, Some(&third)), [0, 2]);
+    let error = second.devices()[0].changed(None).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Gone);
 }

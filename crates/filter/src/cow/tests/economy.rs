@@ -94,3 +94,20 @@ fn free_space_of_a_sparse_origin_costs_no_storage() {
     let found = block_on(image(&snapshot).extents(ByteRange::new(0, 8 * MIB), 8)).unwrap();
     assert!(found.as_slice().iter().all(|extent| extent.kind.reads_zero()), "{found:?}");
 }
+
+#[test]
+fn memory_that_a_burst_needed_is_given_back() {
+    let (_, device) = full_device(32 * MIB);
+    let storage = memory(64 * MIB);
+    let snapshot = take_with("s", &device, None, &storage, Arc::new(NoEvents));
+    (0..32).for_each(|at| write(&*device, at * MIB, &vec![1; 1 << 20]));
+    snapshot.remove(FREEZE).unwrap();
+    assert!(storage.spare_bytes() > 4 * MIB, "kept for the next burst: {}", storage.spare_bytes());
+    for _ in 0..1000 {
+        if storage.spare_bytes() <= 2 * MIB {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    panic!("I9: {} bytes are kept", storage.spare_bytes());
+}
