@@ -113,3 +113,15 @@ impl Daemon {
         Stored { devices, exports, plain_snapshots, ..Stored::default() }
     }
 }
+
+impl Drop for Daemon {
+    /// The tables are shared with what they hold (a listener serves from them), so they are emptied by hand, and before
+    /// the queues end: those wait for the tasks of listeners and stores.
+    fn drop(&mut self) {
+        let servers: Vec<_> = self.write().listeners.iter_mut().filter_map(|one| one.server.take()).collect();
+        drop(servers);
+        let tables = std::mem::take(&mut *self.write());
+        tables.devices.values().for_each(|entry| bowline_block::Store::close(&*entry.device));
+        drop(tables);
+    }
+}

@@ -128,6 +128,17 @@ impl Slow {
     }
 }
 
+impl Drop for Slow {
+    /// The client is gone, its requests go on to their end: a request given up in the midst would leave its device's
+    /// gate while the engine below still writes, and a take would find the device at rest when it is not (I2, I6).
+    fn drop(&mut self) {
+        let mut left = std::mem::take(&mut self.futures);
+        if !left.is_empty() {
+            bowline_io::spawn_local(async move { while left.next().await.is_some() {} });
+        }
+    }
+}
+
 /// One request, as a future that owns what it needs.
 pub(super) async fn run(device: Arc<Device>, request: Request, data: Buf, purpose: Purpose) -> Finished {
     let cost = data.len();
