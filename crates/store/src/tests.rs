@@ -162,6 +162,19 @@ fn one_file_is_one_device_until_it_is_closed() {
 }
 
 #[test]
+fn a_lock_that_is_being_given_back_is_waited_for() {
+    let file = file_of(1 << 20);
+    let first = open(file.path(), FileOptions::default()).unwrap().store;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(std::time::Duration::from_millis(100));
+            first.close();
+        });
+        assert!(open(file.path(), FileOptions::default()).is_ok());
+    });
+}
+
+#[test]
 fn a_missing_file_is_created_with_its_size_and_only_then() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("disk");

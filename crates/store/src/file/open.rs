@@ -17,8 +17,9 @@ use rustix::io::{Errno, pread};
 use super::inline::Inline;
 use super::{CacheMode, FileOptions, FileStore, Kind, Opened};
 
-/// A block device that was just given back may be busy for a moment longer.
-const BUSY_TRIES: u32 = 20;
+/// What was just given back may be busy for a moment longer: the kernel lets go of a killed daemon's files only when
+/// its `io_uring` is taken apart, some time after the process is gone. Until then, writes of its may still be under way.
+const BUSY_TRIES: u32 = 200;
 const BUSY_PAUSE: Duration = Duration::from_millis(10);
 
 impl FileStore {
@@ -165,14 +166,15 @@ fn lock(fd: &OwnedFd, read_only: bool) -> Result<()> {
     } else {
         FlockOperation::NonBlockingLockExclusive
     };
-    match flock(fd, lock) {
-        Err(Errno::WOULDBLOCK) => {
-            let why = "another program has it locked, or it is a device already: stop that program first";
-            Err(Error::new(ErrorKind::Busy, why))
+    for _ in 0..BUSY_TRIES {
+        match flock(fd, lock) {
+            Err(Errno::WOULDBLOCK) => std::thread::sleep(BUSY_PAUSE),
+            // File systems without locks are served without.
+            _ => return Ok(()),
         }
-        // File systems without locks are served without.
-        _ => Ok(()),
     }
+    let why = "another program has it locked, or it is a device already: stop that program first";
+    Err(Error::new(ErrorKind::Busy, why))
 }
 
 fn block_size(fd: &OwnedFd, kind: Kind, wanted: Option<BlockSize>) -> Result<BlockSize> {
