@@ -38,7 +38,7 @@ pub(super) fn of_image(
         Err(damage) => damage,
         Ok(_) => return Err(ours("prove the image", "a flipped byte went unnoticed")),
     };
-    report.step("", format_args!("the same with one byte flipped in memory is noticed: {noticed}"))?;
+    report.step("flip", format_args!("the same with one byte flipped in memory is noticed: {noticed}"))?;
     if !disk.has_file_system {
         return report.step("fsck", "skipped: there is no file system");
     }
