@@ -36,6 +36,9 @@ impl Default for Limits {
 }
 
 /// A snapshot: images of one or several devices at one instant.
+///
+/// It ends by [`Snapshot::remove`]. Dropping this handle alone leaves it in its origins' histories, where it goes on to
+/// cost copies and space until the origins themselves go.
 pub struct Snapshot {
     pub(crate) shared: Arc<Shared>,
     taken_at: SystemTime,
@@ -283,8 +286,13 @@ fn attach_all(prepared: &mut [Prepared], frozen: &[Frozen]) -> Result<()> {
             continue;
         };
         let state = *one.history.attachment();
-        if let Attachment::Attached(_) = state {
-            continue;
+        if let Attachment::Attached(id) = state {
+            if one.device.filters().iter().any(|filter| filter.id == id) {
+                continue;
+            }
+            let why = "the history given is that of another device";
+            result = Err(Error::new(ErrorKind::Invalid, why).device(one.device.name()));
+            break;
         }
         if state == Attachment::Over {
             // Its last snapshot was removed since it was prepared.

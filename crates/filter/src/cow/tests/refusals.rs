@@ -111,6 +111,9 @@ fn a_take_is_all_or_nothing() {
     assert_eq!(error.kind(), ErrorKind::Exists, "{error}");
     assert!(one.filters().is_empty(), "nothing was attached");
     write(&*one, 0, &[1; 512]);
+    let wrong = Some(snapshot.devices()[0].history().clone());
+    let error = refused(&[(one.clone(), wrong)], second);
+    assert!(error.to_string().contains("of another device"), "{error}");
 
     let image = Device::new("s/two", snapshot.devices()[0].image().clone());
     let error = refused(&[(image, None)], second);
