@@ -1,6 +1,6 @@
 //! `bowline snapshot`: images of devices, taken at one instant.
 
-use bowline_api::units::{ByteSize, TimeSpan};
+use bowline_api::units::ByteSize;
 use bowline_api::{OnFull, Snapshot, SnapshotState, SnapshotTake, StoreKind, StoreSpec};
 use clap::{Args, Subcommand, ValueEnum};
 
@@ -47,18 +47,14 @@ pub(crate) struct Take {
     /// Space the store grows by at a time
     #[arg(long, value_name = "SIZE")]
     step: Option<ByteSize>,
-    /// When the store is full: the snapshot fails and the devices go on, or writers wait for space
+    /// When the store is full: the snapshot fails and the devices go on
     #[arg(long, value_enum, default_value = "drop")]
     on_full: OnFullArg,
-    /// The longest a writer waits with --on-full hold
-    #[arg(long, value_name = "TIME")]
-    hold_timeout: Option<TimeSpan>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum OnFullArg {
     Drop,
-    Hold,
 }
 
 impl Take {
@@ -74,9 +70,7 @@ impl Take {
             step: self.step.map(|step| step.0),
             on_full: match self.on_full {
                 OnFullArg::Drop => OnFull::Drop,
-                OnFullArg::Hold => OnFull::Hold,
             },
-            hold_timeout_ms: self.hold_timeout.map(TimeSpan::as_millis),
         })
     }
 }

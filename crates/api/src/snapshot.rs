@@ -33,8 +33,6 @@ pub enum OnFull {
     /// The snapshot fails, the origin goes on.
     #[default]
     Drop,
-    /// Writers wait for space, at most the hold timeout, then as `drop`.
-    Hold,
 }
 
 /// Where diff storage is.
@@ -193,9 +191,6 @@ pub struct SnapshotTake {
     /// What happens when the store is full.
     #[serde(default)]
     pub on_full: OnFull,
-    /// The longest a writer waits with `on_full: hold`, in milliseconds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hold_timeout_ms: Option<u64>,
 }
 
 /// Most devices of one snapshot.
@@ -230,10 +225,6 @@ impl SnapshotTake {
             Some(step) if step > limit => refuse(
                 &format_args!("limit {limit} is smaller than step {step}"),
                 "raise --limit or lower --step",
-            ),
-            _ if self.hold_timeout_ms.is_some() && self.on_full == OnFull::Drop => refuse(
-                &"a hold timeout is given, but on_full is drop",
-                "add --on-full hold, or leave --hold-timeout out",
             ),
             _ => Ok(()),
         }

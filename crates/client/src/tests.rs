@@ -84,8 +84,7 @@ fn every_verb_reaches_its_method() {
         store: StoreSpec::Path("/var/diff".into()),
         limit: Some(1 << 30),
         step: Some(1 << 20),
-        on_full: OnFull::Hold,
-        hold_timeout_ms: Some(200),
+        on_full: OnFull::Drop,
     };
     assert_eq!(client.snapshot_take(&take).unwrap(), fake::snapshot("s1"));
     assert_eq!(client.snapshot_list().unwrap().len(), 2);

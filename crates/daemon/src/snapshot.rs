@@ -148,10 +148,6 @@ impl Daemon {
         let _turn = self.change();
         let name = self.snapshot_name(request.name.as_deref())?;
         let what = format!("take snapshot {name}");
-        if request.on_full == OnFull::Hold {
-            let why = "this version cannot hold writers when diff storage is full";
-            return Err(ApiError::new(ErrorKind::Unsupported, what, why, "use --on-full drop"));
-        }
         let origins = self.origins(&request.devices)?;
         let storage = cow::DiffStorage::open(store_spec(request)).map_err(|error| failed(&what, &error))?;
         let limits = cow::Limits { freeze: FREEZE_LIMIT, ..cow::Limits::default() };

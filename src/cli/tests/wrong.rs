@@ -34,8 +34,7 @@ fn wrong_usage_exits_2() {
         (&["snapshot", "take"], "<DEVICE>"),
         (&["snapshot", "take", "a", "--limit", "much"], "not a size"),
         (&["snapshot", "take", "a", "--step", "much"], "see `bowline snapshot take --help`"),
-        (&["snapshot", "take", "a", "--hold-timeout", "5"], "it has no unit"),
-        (&["snapshot", "take", "a", "--on-full", "explode"], "drop, hold"),
+        (&["snapshot", "take", "a", "--on-full", "explode"], "drop"),
         (&["snapshot", "take", "a", "--store", "ranges:/dev/x"], "not a store"),
         (&["changes", "a", "--map", "--raw"], "cannot be used with"),
         (&["changes", "a", "--map", "--json"], "choose one"),
@@ -87,7 +86,6 @@ fn a_refusal_of_the_daemon_exits_1_in_its_words() {
         (&["device", "resize", "disk", "1000"], "multiple of the block size"),
         (&["snapshot", "take", "a", "--limit", "1M", "--step", "2M"], "smaller than step"),
         (&["snapshot", "take", "a", "a"], "named twice"),
-        (&["snapshot", "take", "a", "--hold-timeout", "5s"], "on_full is drop"),
         (&["changes", "disk", "--generation", "x"], "not a UUID"),
         (&["export", "add", "no-already-exists", "--nbd"], "export add no-already-exists"),
     ] {
