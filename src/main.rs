@@ -3,6 +3,8 @@
 //! `cli` is what every verb shares: arguments, output, errors and exit codes. `cmd` has one file for each verb. `tour`
 //! shows the main job from end to end.
 
+#![cfg_attr(test, allow(clippy::cast_possible_truncation))]
+
 mod cli;
 mod cmd;
 mod tour;

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! A connection lives on one queue thread, and so do its requests: nothing is handed from thread to thread. See
-//! [`conn`] for a connection's life, [`bowline_nbd`] for the protocol itself.
+//! `conn` for a connection's life, [`bowline_nbd`] for the protocol itself.
 //!
 //! What a client can do to the server (I8, I9): nothing it sends sizes an allocation; a connection holds fixed buffers
 //! and a bounded number of requests; a bad or silent client ends or fills its own connection only.

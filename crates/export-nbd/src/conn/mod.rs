@@ -138,7 +138,7 @@ impl Connection {
             progress |= !wanted && self.session.wants_input() && self.wire.readable();
             let sent = self.wire.send(&mut self.session.output)?;
             moved += sent;
-            progress |= used > 0 || sent > 0;
+            progress |= self.session.stepped || sent > 0;
             if self.session.ending.is_some() && self.session.is_over() && self.wire.is_flushed() {
                 return Poll::Ready(self.farewell());
             }

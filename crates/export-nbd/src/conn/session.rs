@@ -81,6 +81,9 @@ pub(super) struct Session {
     pub(super) ending: Option<Ending>,
     /// The last look at the input found no whole request.
     starved: bool,
+    /// The last look at the input got somewhere, be it that a piece of a long read was begun: who begins something must
+    /// see to it that it is polled.
+    pub(super) stepped: bool,
 }
 
 impl Session {
@@ -95,6 +98,7 @@ impl Session {
             outgoing: None,
             ending: None,
             starved: true,
+            stepped: false,
         }
     }
 
@@ -119,6 +123,7 @@ impl Session {
     #[inline]
     pub(super) fn consume(&mut self, bytes: &[u8]) -> usize {
         let mut used = 0;
+        self.stepped = false;
         for _ in 0..STEPS_PER_SEND {
             let step = if self.outgoing.is_some() {
                 self.pump()
@@ -129,7 +134,10 @@ impl Session {
                 if self.incoming.is_some() { self.payload(rest) } else { self.request(rest) }
             };
             match step {
-                Step::Used(count) => used += count,
+                Step::Used(count) => {
+                    used += count;
+                    self.stepped = true;
+                }
                 Step::NeedMore => {
                     self.starved = true;
                     return used;

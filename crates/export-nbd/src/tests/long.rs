@@ -1,6 +1,7 @@
 //! Requests that are done in pieces.
 
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use bowline_block::{ByteRange, ErrorKind};
 use bowline_nbd::{Command, CommandFlags, WireError};
@@ -100,4 +101,23 @@ fn i9_a_long_request_has_few_pieces_under_way() {
     client.read(0, 32 << 20);
     let most = store.most_under_way.load(Ordering::SeqCst);
     assert!((2..=9).contains(&most), "{most} pieces of 1 MiB were under way");
+}
+
+/// A read that begins at once and goes on by futures used to wait for the idle timer, five seconds at a time: its first
+/// future was made in a turn that looked like one without progress, and was not polled.
+#[test]
+fn a_long_read_that_is_answered_partly_at_once_does_not_stall() {
+    let store = TestStore::new(16 << 20, Pace::Mixed);
+    let data = pattern(3, 16 * MIB);
+    store.put(0, &data);
+    let world = World::new(store);
+    for form in FORMS {
+        let mut client = world.client(form);
+        let begin = Instant::now();
+        for offset in (0..16 * MIB).step_by(MIB) {
+            let answer = client.read(offset as u64, MIB as u64);
+            assert!(answer.data == data[offset..offset + MIB], "{form:?} at {offset}");
+        }
+        assert!(begin.elapsed() < Duration::from_secs(4), "{form:?}: {:?}", begin.elapsed());
+    }
 }

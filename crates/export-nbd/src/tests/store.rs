@@ -16,6 +16,8 @@ pub(super) enum Pace {
     AtOnce,
     /// By a future, the later ones often first.
     Slow,
+    /// Some at once, some not: as the page cache does.
+    Mixed,
 }
 
 pub(super) struct TestStore {
@@ -148,6 +150,14 @@ impl TestStore {
         Ok(())
     }
 
+    fn is_slow_now(&self) -> bool {
+        match self.pace {
+            Pace::AtOnce => false,
+            Pace::Slow => true,
+            Pace::Mixed => self.calls.fetch_add(1, Ordering::SeqCst) % 3 != 0,
+        }
+    }
+
     async fn act_later(&self, request: Request, mut data: Buf) -> Done {
         let now = self.under_way.fetch_add(1, Ordering::SeqCst) + 1;
         self.most_under_way.fetch_max(now, Ordering::SeqCst);
@@ -174,14 +184,14 @@ impl Store for TestStore {
     }
 
     fn read_now(&self, range: ByteRange, data: &mut [u8]) -> Now {
-        if self.pace == Pace::Slow {
+        if self.is_slow_now() {
             return Now::NotNow;
         }
         Now::Done(self.act(&Request::new(Op::Read, range), data))
     }
 
     fn write_now(&self, range: ByteRange, data: &[u8], flags: Flags) -> Now {
-        if self.pace == Pace::Slow {
+        if self.is_slow_now() {
             return Now::NotNow;
         }
         Now::Done(self.act(&Request::new(Op::Write, range).with_flags(flags), &mut data.to_vec()))
