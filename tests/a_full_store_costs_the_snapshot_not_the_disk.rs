@@ -66,7 +66,8 @@ fn in_a_file_that_grows_in_steps() {
     let store = tempfile::tempdir().unwrap();
     let path = store.path().join("s.diff");
     let (daemon, model) = overflow(&["--store", path.to_str().unwrap(), "--step", "1M"]);
-    assert!(daemon.count_events("grown", "s") >= 3, "{:#?}", daemon.events());
+    // Several steps at once where the writers are faster than the file grows.
+    assert!((1..=4).contains(&daemon.count_events("grown", "s")), "{:#?}", daemon.events());
     check(&daemon, &model);
 }
 
