@@ -19,8 +19,7 @@ impl Fuse {
     pub(crate) fn mount(folder: PathBuf, uri: &str) -> Option<Self> {
         let (nbdfuse, fusermount) = (tool("nbdfuse")?, tool("fusermount3")?);
         if std::fs::File::options().read(true).write(true).open("/dev/fuse").is_err() {
-            // A machine without it is no fault of this one's, under CI or not.
-            eprintln!("skipped: /dev/fuse is not usable here");
+            tools::skip("/dev/fuse is not usable here");
             return None;
         }
         std::fs::create_dir(&folder).unwrap();
@@ -68,7 +67,7 @@ impl Mounted {
         let (losetup, mkfs, mount) = (tool("losetup")?, tool("mkfs.ext4")?, tool("mount")?);
         let output = tools::finish(Command::new(losetup).args(["--find", "--show"]).arg(file));
         if !output.status.success() {
-            eprintln!("skipped: no loop device: {}", tools::both(&output).trim());
+            tools::skip(&format!("there is no loop device: {}", tools::both(&output).trim()));
             return None;
         }
         let device = PathBuf::from(String::from_utf8(output.stdout).unwrap().trim());

@@ -32,11 +32,11 @@ pub(crate) fn tool(name: &str) -> Option<PathBuf> {
     found
 }
 
-/// Whether this is root; where it is not, that is said. Not even CI has to be root.
+/// Whether this is root; where it is not, that is said, and under CI it is a failure.
 pub(crate) fn is_root() -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {
-        eprintln!("skipped: this part needs root");
+        skip("this part needs root");
     }
     root
 }

@@ -108,6 +108,7 @@ impl Daemon {
                 address: export.address.clone(),
                 read_only: export.read_only,
             })
+            .chain(tables.absent_exports.clone())
             .collect();
         let plain_snapshots = tables.snapshots.iter().map(|snapshot| snapshot.name.clone()).collect();
         Stored { devices, exports, plain_snapshots, ..Stored::default() }

@@ -27,6 +27,7 @@ impl Daemon {
         self.add_device(request.clone())?;
         let mut tables = self.write();
         tables.absent.retain(|absent| absent.name != request.name);
+        tables.absent_exports.retain(|export| export.device != request.name);
         drop(tables);
         self.save();
         self.device_show(&request.name)
@@ -173,6 +174,9 @@ impl Daemon {
         let before = tables.absent.len();
         tables.absent.retain(|absent| absent.name != name);
         let found = tables.absent.len() < before && !tables.devices.contains_key(name);
+        if found {
+            tables.absent_exports.retain(|export| export.device != name);
+        }
         drop(tables);
         if found {
             self.save();
@@ -202,8 +206,9 @@ impl Daemon {
                 "remove them first, or use --force to lose them",
             ));
         }
-        let clients: u32 =
-            self.describe_exports(&tables, Some(name)).iter().map(|export| export.clients).sum();
+        // Every listener serves it by name, exported or not.
+        let servers = tables.listeners.iter().filter_map(|listener| listener.server.as_ref());
+        let clients: usize = servers.filter_map(|server| server.connections().get(name).copied()).sum();
         if clients > 0 && !force {
             let why = format!("{clients} clients are connected");
             return Err(ApiError::new(ErrorKind::Busy, what, why, "disconnect them, or use --force"));

@@ -1,7 +1,7 @@
 //! `bowline serve`: the life of the daemon, from its options to its clean stop.
 
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -106,6 +106,12 @@ fn bring_back(daemon: &Daemon, stored: Stored) {
     }
     for export in stored.exports {
         let name = export.device.clone();
+        let mut tables = daemon.write();
+        if tables.absent.iter().any(|absent| absent.name == name) {
+            tables.absent_exports.push(export);
+            continue;
+        }
+        drop(tables);
         if let Err(error) = daemon.add_export(export) {
             daemon.events.draft(EventKind::Notice, error.to_string()).device(name).post();
         }
@@ -245,9 +251,13 @@ impl ControlSocket {
                     "stop that one, or name another with --socket",
                 ));
             }
-            Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
-                // Left behind by a daemon that was killed.
+            // Left behind by a daemon that was killed. A file that is no socket refuses connections too, and is not ours.
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused && is_socket(path) => {
                 std::fs::remove_file(path).map_err(|error| failed_io(&what, error))?;
+            }
+            Err(_) if path.exists() && !is_socket(path) => {
+                let why = "there is something else, and no socket";
+                return Err(ApiError::new(ErrorKind::AlreadyExists, what, why, "name another with --socket"));
             }
             Err(_) => {}
         }
@@ -261,6 +271,10 @@ impl ControlSocket {
         let inode = std::fs::metadata(path).map_or(0, |metadata| metadata.ino());
         Ok(Self { listener, path: path.to_owned(), inode })
     }
+}
+
+fn is_socket(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
 }
 
 impl Drop for ControlSocket {

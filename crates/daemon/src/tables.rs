@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use bowline_api::{ApiError, Cache, DeviceAdd, ListenAddr};
+use bowline_api::{ApiError, Cache, DeviceAdd, ExportAdd, ListenAddr};
 use bowline_device::Device;
 use bowline_export_nbd::NbdServer;
 
@@ -51,6 +51,8 @@ pub(crate) struct Tables {
     pub(crate) exports: Vec<ExportEntry>,
     /// Devices of the state folder that could not be opened: kept for the next start.
     pub(crate) absent: Vec<DeviceAdd>,
+    /// The exports of those.
+    pub(crate) absent_exports: Vec<ExportAdd>,
     next_id: u64,
 }
 
