@@ -21,6 +21,9 @@ use rustix::net::{
 use crate::address::ListenAddr;
 
 const BACKLOG: i32 = 128;
+/// What the kernel may hold for a client: as much as is written in one go, so that a client is fed without a pause. The
+/// kernel grants less where its own limit is lower.
+const SEND_BUFFER_BYTES: usize = 1 << 20;
 
 /// A bound and listening socket.
 pub(crate) struct Listener {
@@ -60,8 +63,9 @@ impl Listener {
 pub(crate) fn accept(listener: &OwnedFd) -> io::Result<Option<OwnedFd>> {
     match accept_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
         Ok(socket) => {
-            // Refused on a Unix socket, where there is nothing to delay.
+            // The first is refused on a Unix socket, where there is nothing to delay.
             let _ = sockopt::set_tcp_nodelay(&socket, true);
+            let _ = sockopt::set_socket_send_buffer_size(&socket, SEND_BUFFER_BYTES);
             Ok(Some(socket))
         }
         Err(Errno::WOULDBLOCK) => Ok(None),

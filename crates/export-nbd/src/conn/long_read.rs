@@ -13,9 +13,11 @@ use bowline_nbd::transmission::reply::MAX_HEADER;
 use bowline_nbd::{CommandFlags, ReplyForm, ReplyWriter, RequestHead};
 
 use super::answer::{is_zero, no_memory};
-use super::session::{Ending, REPLY_ROOM, Session, Step, WHOLE_READ_MAX, lengths};
+use super::session::{Ending, REPLY_ROOM, Session, Step, lengths};
 use super::slow::{self, Finished, Long, Purpose, SlowFuture};
 
+/// Pieces of a long read that the device answers at once: small enough to be in the processor's cache when they are sent.
+const PIECE_AT_ONCE_MAX: u64 = 256 << 10;
 /// Pieces of a long read that cannot be answered at once.
 const PIECE_MAX: u64 = 1 << 20;
 
@@ -88,7 +90,7 @@ impl Session {
     }
 
     fn pump_at_once(&mut self, read: &mut Outgoing) -> Pump {
-        let piece = read.piece(WHOLE_READ_MAX);
+        let piece = read.piece(PIECE_AT_ONCE_MAX);
         let (length, wire_length) = lengths(piece.len());
         let last = piece.end() == read.whole.end();
         let writer = read.long.writer;

@@ -92,7 +92,11 @@ async fn serve_until_end(socket: OwnedFd, shared: &Shared, ticket: &Ticket) -> R
     tracing::debug!(connection = ticket.id(), export = ticket.export(), form = ?agreed.limits.form, "serving");
     let mut connection = Connection::new(wire, agreed);
     let end = poll_fn(|cx| connection.poll(cx, ticket)).await;
-    connection.wire.close();
+    let Connection { wire, session, .. } = connection;
+    wire.close();
+    // What the client has begun goes on to its end, and holds the connection's place until then: a device that hangs is
+    // not given more and more requests of clients that come and go.
+    session.slow.run_out().await;
     end
 }
 

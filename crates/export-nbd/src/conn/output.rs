@@ -5,8 +5,9 @@ use std::io::IoSlice;
 
 use bowline_block::Buf;
 
-/// Bytes of the fixed buffer.
-pub(super) const OUTPUT_BYTES: usize = 256 << 10;
+/// Bytes of the fixed buffer: several long pieces with their headers. What is sent in one go keeps the client from
+/// falling asleep, and waking it is what costs. Untouched pages of it cost nothing.
+pub(super) const OUTPUT_BYTES: usize = (1 << 20) + (64 << 10);
 /// Data up to this length is copied rather than sent from a buffer of its own.
 const COPIED_MAX: usize = 16 << 10;
 /// Unsent bytes up to this number are moved to the front to make room.

@@ -121,6 +121,11 @@ impl Slow {
         }
     }
 
+    /// Waits for the end of all, whose answers nobody wants.
+    pub(super) async fn run_out(mut self) {
+        while self.futures.next().await.is_some() {}
+    }
+
     /// Begins a request with its data.
     pub(super) fn submit(&mut self, device: &Arc<Device>, request: Request, data: Buf, purpose: Purpose) {
         let cost = data.len();

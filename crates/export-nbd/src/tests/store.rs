@@ -154,7 +154,7 @@ impl TestStore {
         match self.pace {
             Pace::AtOnce => false,
             Pace::Slow => true,
-            Pace::Mixed => self.calls.fetch_add(1, Ordering::SeqCst) % 3 != 0,
+            Pace::Mixed => !self.calls.fetch_add(1, Ordering::SeqCst).is_multiple_of(3),
         }
     }
 
