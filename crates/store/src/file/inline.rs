@@ -29,8 +29,10 @@ enum Spot {
     Never,
     /// With `RWF_NOWAIT`.
     NoWait,
-    /// Plainly: it never waits, or hardly ever.
+    /// Plainly: it hardly ever waits.
     Plain,
+    /// Plainly: it is memory and never waits.
+    Memory,
 }
 
 /// The ways of one file.
@@ -61,14 +63,15 @@ impl Inline {
         let nowait = !refused(preadv2(file, &mut [IoSliceMut::new(&mut byte)], 0, ReadWriteFlags::NOWAIT));
         let read = match (nowait, magic == TMPFS) {
             (true, _) => Spot::NoWait,
-            (false, true) => Spot::Plain,
+            (false, true) => Spot::Memory,
             (false, false) => Spot::Never,
         };
         // Writes are not probed, because that would write. xfs and btrfs know the flag for them.
         let write = match magic {
             _ if read_only => Spot::Never,
             XFS | BTRFS => Spot::NoWait,
-            TMPFS | EXT4 | F2FS => Spot::Plain,
+            EXT4 | F2FS => Spot::Plain,
+            TMPFS => Spot::Memory,
             _ => Spot::Never,
         };
         Self { read, write, back_off_until_ns: AtomicU64::new(0) }
@@ -79,7 +82,7 @@ impl Inline {
         let flags = match self.read {
             Spot::Never => return Now::NotNow,
             Spot::NoWait => ReadWriteFlags::NOWAIT,
-            Spot::Plain => ReadWriteFlags::empty(),
+            Spot::Plain | Spot::Memory => ReadWriteFlags::empty(),
         };
         let len = data.len();
         match preadv2(file, &mut [IoSliceMut::new(data)], range.start(), flags) {
@@ -97,6 +100,8 @@ impl Inline {
         let written = match self.write {
             Spot::Never => return Now::NotNow,
             Spot::NoWait => pwritev2(file, &[IoSlice::new(data)], range.start(), ReadWriteFlags::NOWAIT),
+            // Not timed: a thread that was put off the processor would look like a write that waited.
+            Spot::Memory => pwrite(file, data, range.start()),
             Spot::Plain => {
                 let begin = process_ns();
                 if begin < self.back_off_until_ns.load(Ordering::Relaxed) {
