@@ -18,8 +18,9 @@ use crate::engine::{Backend, Engine, FileOp, OpFuture};
 use crate::file::File;
 use crate::pool::Pool;
 use crate::probe::EngineKind;
-use crate::reactor::{Reactor, TOKEN_BELL, TOKEN_ENGINE};
+use crate::reactor::{OwnEvents, Reactor, TOKEN_BELL, TOKEN_ENGINE};
 use crate::remote::{Message, Remote};
+use crate::spin::Spin;
 use crate::sync::{SyncEngine, perform};
 use crate::uring::Uring;
 
@@ -34,6 +35,7 @@ pub(crate) struct Queue {
     engine: Rc<Engine>,
     pool: Arc<Pool>,
     remote: Arc<Remote>,
+    spin: Spin,
     tasks: Cell<usize>,
     stopping: Cell<bool>,
 }
@@ -164,6 +166,7 @@ impl Queue {
             engine: Engine::new(backend),
             pool,
             remote,
+            spin: Spin::default(),
             tasks: Cell::new(0),
             stopping: Cell::new(false),
         }))
@@ -215,15 +218,35 @@ impl Queue {
         self.engine.turn();
         let next_timer = self.reactor.fire_timers();
         let busy = !self.ready.borrow().is_empty() || self.is_over();
-        let wait = if busy || !self.remote.fall_asleep() { Some(Duration::ZERO) } else { next_timer };
-        let own = self.reactor.turn(wait);
-        self.remote.wake_up();
+        let own = if busy { self.reactor.turn(Some(Duration::ZERO)) } else { self.wait(next_timer) };
+        if own.any {
+            self.spin.begin_turn();
+        }
         if own.bell {
             self.remote.silence();
         }
         if own.engine {
             self.engine.turn();
         }
+    }
+
+    /// Waits for something to do: awake for a moment, where that is likely to pay, then asleep.
+    fn wait(&self, next_timer: Option<Duration>) -> OwnEvents {
+        if let Some(until) = self.spin.until() {
+            while Instant::now() < until {
+                let own = self.reactor.turn(Some(Duration::ZERO));
+                if own.any || !self.remote.is_calm() {
+                    self.spin.paid();
+                    return own;
+                }
+                rustix::thread::sched_yield();
+            }
+            self.spin.in_vain();
+        }
+        let calm = self.remote.fall_asleep();
+        let own = self.reactor.turn(if calm { next_timer } else { Some(Duration::ZERO) });
+        self.remote.wake_up();
+        own
     }
 
     fn read_inbox(self: &Rc<Self>) {

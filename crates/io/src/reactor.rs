@@ -75,6 +75,7 @@ impl Reactor {
         // An interrupted wait is a turn without events.
         let Ok((events, _)) = epoll::wait(&self.epoll, &mut room[..], wait.as_ref()) else { return own };
         for event in events {
+            own.any = true;
             let (token, flags) = (event.data.u64(), event.flags);
             match token {
                 TOKEN_BELL => own.bell = true,
@@ -138,6 +139,8 @@ impl Reactor {
 /// The queue's own descriptors that are ready.
 #[derive(Default)]
 pub(crate) struct OwnEvents {
+    /// Anything has happened, be it to the queue's own descriptors or to sockets.
+    pub(crate) any: bool,
     pub(crate) bell: bool,
     pub(crate) engine: bool,
 }

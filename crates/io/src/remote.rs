@@ -73,6 +73,11 @@ impl Remote {
         calm
     }
 
+    /// Whether nothing has come in.
+    pub(crate) fn is_calm(&self) -> bool {
+        self.inbox.is_empty()
+    }
+
     pub(crate) fn wake_up(&self) {
         self.asleep.store(false, Ordering::SeqCst);
     }
