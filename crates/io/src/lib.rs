@@ -22,6 +22,7 @@ mod queue;
 mod queues;
 mod reactor;
 mod remote;
+mod signals;
 mod spin;
 mod sync;
 mod uring;

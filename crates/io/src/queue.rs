@@ -26,6 +26,8 @@ use crate::uring::Uring;
 
 /// Tasks run between two looks at the sockets, so that a busy task cannot starve a connection.
 const RUNS_PER_TURN: usize = 128;
+/// After what time the kernel is offered again what it could not take.
+const RETRY: Duration = Duration::from_millis(1);
 
 /// What a queue thread owns.
 pub(crate) struct Queue {
@@ -197,6 +199,7 @@ impl Queue {
         while !self.is_over() {
             self.turn();
         }
+        self.remote.close();
         CURRENT.set(None);
     }
 
@@ -243,8 +246,14 @@ impl Queue {
             }
             self.spin.in_vain();
         }
+        let sleep = if self.engine.has_unseen() {
+            // The kernel was out of memory for a request: nobody will ring for it, so it is tried again soon.
+            Some(next_timer.unwrap_or(RETRY).min(RETRY))
+        } else {
+            next_timer
+        };
         let calm = self.remote.fall_asleep();
-        let own = self.reactor.turn(if calm { next_timer } else { Some(Duration::ZERO) });
+        let own = self.reactor.turn(if calm { sleep } else { Some(Duration::ZERO) });
         self.remote.wake_up();
         own
     }
@@ -253,7 +262,11 @@ impl Queue {
         while let Some(message) = self.remote.take() {
             match message {
                 Message::Wake(runnable) => self.ready.borrow_mut().push_back(runnable),
-                Message::Start(start) => start(),
+                Message::Start(start) => {
+                    if catch_unwind(AssertUnwindSafe(start)).is_err() {
+                        tracing::error!(queue = self.index, "a task panicked before it began");
+                    }
+                }
                 Message::Done { key, result, buf } => self.engine.finished(key, result, buf),
                 Message::ForgetFile(id) => self.engine.forget_file(id),
                 Message::Stop => self.stopping.set(true),

@@ -3,12 +3,16 @@
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use crate::probe::EngineKind;
 use crate::queue::{Queue, spawn_local};
 use crate::remote::{Message, Remote};
+
+/// How long the end of the queues is waited for.
+const END_LIMIT: Duration = Duration::from_secs(20);
 
 /// How many queues, and on which engine.
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +60,32 @@ impl QueueHandle {
         });
         receive.recv().map_err(|_| io::Error::other("the queue has stopped"))
     }
+
+    /// As [`QueueHandle::run`], waiting no longer than `limit`; the task itself goes on.
+    ///
+    /// # Errors
+    /// The queue is gone, or the time is over.
+    pub fn run_within<T, F>(
+        &self,
+        limit: Duration,
+        make: impl FnOnce() -> F + Send + 'static,
+    ) -> io::Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = T> + 'static,
+    {
+        let (answer, receive) = sync_channel(1);
+        self.spawn(move || {
+            let future = make();
+            async move {
+                let _ = answer.send(future.await);
+            }
+        });
+        receive.recv_timeout(limit).map_err(|error| match error {
+            RecvTimeoutError::Timeout => io::ErrorKind::TimedOut.into(),
+            RecvTimeoutError::Disconnected => io::Error::other("the queue has stopped"),
+        })
+    }
 }
 
 /// The queue threads. Dropping them ends them, once their tasks have.
@@ -71,6 +101,7 @@ impl Queues {
     /// # Errors
     /// The kernel refused a thread, a ring or an epoll set.
     pub fn start(config: QueuesConfig) -> io::Result<Self> {
+        crate::signals::ignore_file_size_limit();
         let mut queues = Self { handles: Vec::new(), threads: Vec::new(), engine: config.engine };
         for index in 0..config.count.max(1) {
             let remote = Remote::new()?;
@@ -119,7 +150,16 @@ impl Drop for Queues {
         for handle in &self.handles {
             handle.remote.send(Message::Stop);
         }
+        let deadline = Instant::now() + END_LIMIT;
         for thread in self.threads.drain(..) {
+            while !thread.is_finished() && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            if !thread.is_finished() {
+                // Its operations hang in the kernel, and their buffers with them. The thread is left to itself.
+                tracing::error!("a queue has not ended: a disk does not answer");
+                continue;
+            }
             if thread.join().is_err() {
                 tracing::error!("a queue thread panicked");
             }

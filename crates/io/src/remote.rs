@@ -28,6 +28,7 @@ pub(crate) enum Message {
 pub(crate) struct Remote {
     inbox: SegQueue<Message>,
     asleep: AtomicBool,
+    closed: AtomicBool,
     bell: OwnedFd,
 }
 
@@ -42,7 +43,12 @@ pub(crate) fn forget_file(id: u64) {
 impl Remote {
     pub(crate) fn new() -> io::Result<Arc<Self>> {
         let bell = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
-        let remote = Arc::new(Self { inbox: SegQueue::new(), asleep: AtomicBool::new(false), bell });
+        let remote = Arc::new(Self {
+            inbox: SegQueue::new(),
+            asleep: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            bell,
+        });
         ALL.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&remote));
         Ok(remote)
     }
@@ -50,12 +56,23 @@ impl Remote {
     /// Sends a message and wakes the queue if it sleeps.
     pub(crate) fn send(&self, message: Message) {
         self.inbox.push(message);
+        if self.closed.load(Ordering::SeqCst) {
+            // Nobody will read it; who waits for an answer hears that there will be none.
+            while self.inbox.pop().is_some() {}
+            return;
+        }
         // SeqCst on both sides: either the sleeper sees the message, or we see that it sleeps.
         std::sync::atomic::fence(Ordering::SeqCst);
         if self.asleep.load(Ordering::SeqCst) && self.asleep.swap(false, Ordering::SeqCst) {
             // Fails only when the counter is full, and then the bell is ringing already.
             let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
         }
+    }
+
+    /// The queue has ended.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        while self.inbox.pop().is_some() {}
     }
 
     pub(crate) fn take(&self) -> Option<Message> {

@@ -13,7 +13,9 @@ use crate::file::File;
 use crate::remote::{Message, Remote};
 
 /// Threads per queue.
-const WORKERS: usize = 4;
+const WORKERS: usize = 6;
+/// Threads that one file may occupy: one that hangs leaves some for the others.
+pub(crate) const AT_ONCE_PER_FILE: usize = 4;
 
 struct Job {
     key: usize,

@@ -203,3 +203,42 @@ fn a_queue_ends_only_when_its_operations_have() {
         assert!(read.iter().all(|&byte| byte == 3), "{engine}");
     }
 }
+
+/// I1: a disk that hangs costs who uses it. The reads of an eventfd hang until it is signalled.
+#[test]
+fn i1_a_file_that_hangs_holds_up_no_other() {
+    use rustix::event::{EventfdFlags, eventfd};
+    if !engines().contains(&EngineKind::Uring) {
+        return;
+    }
+    let queues = Queues::start(QueuesConfig { count: 1, engine: EngineKind::Uring }).unwrap();
+    let bell = eventfd(0, EventfdFlags::SEMAPHORE | EventfdFlags::CLOEXEC).unwrap();
+    let signal = rustix::io::dup(&bell).unwrap();
+    let (hung, good) = (Arc::new(File::new(bell)), file(1 << 20));
+    let read = queues.handles()[0]
+        .run(move || async move {
+            let stuck: Vec<_> =
+                (0..400).map(|_| submit(&hung, FileOp::Read { offset: 0, skip: 0 }, alloc(8))).collect();
+            let read = submit(&good, FileOp::Read { offset: 4096, skip: 0 }, alloc(4096));
+            let read = timeout(Duration::from_secs(20), read).await.map(|(read, _)| read.unwrap());
+            // Nobody waits for them any more: those that have not begun are never begun.
+            drop(stuck);
+            read
+        })
+        .unwrap();
+    assert_eq!(read, Some(4096));
+    rustix::io::write(&signal, &64u64.to_ne_bytes()).unwrap();
+    let begin = Instant::now();
+    drop(queues);
+    assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
+}
+
+#[test]
+fn a_queue_that_has_ended_says_so() {
+    let queues = Queues::start(QueuesConfig { count: 1, engine: EngineKind::Sync }).unwrap();
+    let handle = queues.handles()[0].clone();
+    let late = handle.run_within(Duration::from_millis(10), || sleep(Duration::from_millis(200))).unwrap_err();
+    assert_eq!(late.kind(), std::io::ErrorKind::TimedOut);
+    drop(queues);
+    assert!(handle.run(|| async { 7 }).is_err());
+}

@@ -74,6 +74,11 @@ impl Uring {
         self.bell.as_fd()
     }
 
+    /// Operations that were pushed and that the kernel has not taken.
+    pub(crate) fn unsubmitted(&self) -> usize {
+        self.unsubmitted
+    }
+
     pub(crate) fn in_flight(&self) -> usize {
         self.in_flight
     }
@@ -98,7 +103,7 @@ impl Uring {
     }
 
     /// One visit to the kernel for all that was pushed, and the completions that are there.
-    pub(crate) fn turn(&mut self, slots: &mut Slots) {
+    pub(crate) fn turn(&mut self, slots: &mut Slots, ended: &mut Vec<(usize, u64)>) {
         if self.in_flight == 0 {
             return;
         }
@@ -115,7 +120,8 @@ impl Uring {
                 bytes if bytes >= 0 => Ok(bytes.unsigned_abs() as usize),
                 errno => Err(io::Error::from_raw_os_error(-errno)),
             };
-            slots.finish(usize::try_from(done.user_data()).unwrap_or(usize::MAX), result, None);
+            let key = usize::try_from(done.user_data()).unwrap_or(usize::MAX);
+            ended.extend(slots.finish(key, result, None).map(|file| (key, file)));
         }
     }
 
