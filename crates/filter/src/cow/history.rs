@@ -1,9 +1,7 @@
 //! A device's history: the filter that preserves what its snapshots need.
 
 use std::collections::VecDeque;
-use std::sync::atomic::AtomicU64;
-#[cfg(all(test, not(feature = "shuttle")))]
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -65,6 +63,12 @@ impl History {
     #[must_use]
     pub fn generation(&self) -> Uuid {
         self.generation
+    }
+
+    /// The epoch that the newest take closed; that one's snapshot may be gone.
+    #[must_use]
+    pub fn last_epoch(&self) -> u64 {
+        self.last_epoch.load(Ordering::Relaxed)
     }
 
     /// Whether it came to its end: its last snapshot was removed, or its device.

@@ -40,16 +40,11 @@ impl SnapshotDevice {
     fn remove(&self, freeze: Duration) -> Result<()> {
         let history = &self.history;
         let _one_at_a_time = history.surgery.lock().unwrap_or_else(PoisonError::into_inner);
+        // First what an earlier removal left: after step 2 a slot is in two members, and leaving with both of them it
+        // would be freed twice.
+        history.merge_orphans(&self.origin, freeze)?;
         history.drop_member(&self.origin, self.epoch, freeze)?;
-        while let Some((target, orphan)) = history.next_merge() {
-            orphan.lanes.seal(&history.table);
-            merge(&target, &orphan);
-            change_chain(history, &self.origin, freeze, |members| {
-                members.retain(|member| !Arc::ptr_eq(&member.interval, &orphan));
-            })?;
-            history.free_hidden(&target, &orphan);
-        }
-        Ok(())
+        history.merge_orphans(&self.origin, freeze)
     }
 }
 
@@ -99,6 +94,20 @@ impl History {
             for (_, zone) in interval.zones() {
                 self.table.free(stored(zone.entries()).map(|(_, slot)| slot));
             }
+        }
+        Ok(())
+    }
+
+    /// Steps 2 to 4 for every orphan. Done again after a failure in step 3 it comes to the same: nothing is merged twice,
+    /// and only what the target did not take over is freed.
+    fn merge_orphans(&self, origin: &Arc<Device>, freeze: Duration) -> Result<()> {
+        while let Some((target, orphan)) = self.next_merge() {
+            orphan.lanes.seal(&self.table);
+            merge(&target, &orphan);
+            change_chain(self, origin, freeze, |members| {
+                members.retain(|member| !Arc::ptr_eq(&member.interval, &orphan));
+            })?;
+            self.free_hidden(&target, &orphan);
         }
         Ok(())
     }

@@ -13,5 +13,6 @@ mod economy;
 mod failures;
 mod model;
 mod refusals;
+mod removal;
 mod support;
 mod threads;
