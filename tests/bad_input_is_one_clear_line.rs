@@ -131,6 +131,11 @@ fn what_is_in_use() {
     let line = daemon.refused(&["device", "remove", "disk"]);
     assert!(line.contains("disk"), "{line}");
     client.read(0, 512).unwrap();
+    // It would read and write what is not there any more.
+    let line = daemon.refused(&["device", "resize", "disk", "512K"]);
+    assert!(line.contains("disk") && line.contains("--force"), "{line}");
+    daemon.ok(&["device", "resize", "disk", "2M"]);
+    daemon.ok(&["device", "resize", "disk", "512K", "--force"]);
     drop(client);
     common::tools::eventually("the client has left", || {
         (daemon.bowline(&["device", "remove", "disk"]).code == 0).then_some(())

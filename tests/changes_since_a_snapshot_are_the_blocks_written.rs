@@ -113,6 +113,22 @@ fn without_since_it_is_what_is_in_use() {
     let changes = daemon.json(&["changes", "disk"]);
     assert_eq!(changes["since"], Value::Null);
     assert_eq!(extents(&changes), [(3 * MIB, MIB)]);
+    // What there is nothing to say of is null: scripts need not ask whether the key is there.
+    daemon.ok(&["snapshot", "take", "disk", "--name", "s"]);
+    daemon.ok(&["device", "add", "other", "mem:1M"]);
+    let snapshot = daemon.json(&["snapshot", "show", "s"]);
+    let tracking = &daemon.json(&["device", "show", "other"])["tracking"];
+    let nulls = [
+        (&changes, "generation"),
+        (&snapshot, "reason"),
+        (&snapshot["store"], "location"),
+        (tracking, "generation"),
+        (tracking, "epoch"),
+        (tracking, "granularity"),
+    ];
+    for (document, key) in nulls {
+        assert_eq!(document.get(key), Some(&Value::Null), "{key} in {document}");
+    }
 }
 
 #[test]

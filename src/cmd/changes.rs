@@ -18,13 +18,13 @@ use crate::cli::{Failure, Global, Output, Result, Table};
 pub(crate) struct ChangesArgs {
     /// A device, or an image SNAPSHOT/DEVICE
     device: String,
-    /// A snapshot, or with --generation the number of an epoch [default: what is not known to be a hole or zero]
+    /// A snapshot, or the number of an epoch [default: what is not known to be a hole or zero]
     #[arg(long, value_name = "SNAPSHOT|EPOCH")]
     since: Option<String>,
     /// The snapshot that ends the interval [default: now]
     #[arg(long, value_name = "SNAPSHOT")]
     until: Option<String>,
-    /// Fail where the device's generation is not this one, since then everything must be read
+    /// The generation of an epoch; fail where the device has another one, since then everything must be read
     #[arg(long, value_name = "UUID")]
     generation: Option<String>,
     /// Draw the device, one character for each piece of it

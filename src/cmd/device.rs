@@ -39,6 +39,9 @@ pub(crate) enum DeviceVerb {
         name: String,
         /// The new size
         size: ByteSize,
+        /// Also when it shrinks under connected clients
+        #[arg(long)]
+        force: bool,
     },
 }
 
@@ -107,8 +110,8 @@ impl DeviceVerb {
                 global.client()?.device_remove(&name, force)?;
                 removed(output, &name)
             }
-            DeviceVerb::Resize { name, size } => {
-                let device = global.client()?.device_resize(&name, size.0)?;
+            DeviceVerb::Resize { name, size, force } => {
+                let device = global.client()?.device_resize(&name, size.0, force)?;
                 output.show(&device, |output, device| {
                     output.line(format_args!("{} {}", device.name, device.size))
                 })

@@ -133,8 +133,6 @@ fn store(snapshot: &Snapshot) -> String {
     let kind = match snapshot.store.kind {
         StoreKind::Mem => "mem",
         StoreKind::File => "file",
-        StoreKind::Directory => "directory",
-        StoreKind::Block => "block",
     };
     match &snapshot.store.location {
         Some(location) => format!("{kind} {location}"),

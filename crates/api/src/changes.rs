@@ -1,7 +1,5 @@
 //! What changed on a device, and since when.
 
-use std::fmt;
-
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -28,8 +26,7 @@ pub struct Changes {
     pub size: u64,
     /// Bytes of one tracked block; every extent begins and ends on a multiple, or at the end of the device.
     pub granularity: u64,
-    /// The generation the answer holds for; absent where the device is not tracked.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// The generation the answer holds for; null where the device is not tracked.
     #[cfg_attr(feature = "server", schema(value_type = Option<String>, format = "uuid"))]
     pub generation: Option<Uuid>,
     /// The snapshot or epoch asked about; null: what is not known to be a hole or zero.
@@ -42,31 +39,14 @@ pub struct Changes {
     pub extents: Vec<Extent>,
 }
 
-/// The beginning of an interval of changes.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum ChangePoint {
-    /// The take of this snapshot.
-    Snapshot(String),
-    /// The end of this epoch; comparable under its generation only.
-    Epoch(u64),
-}
-
-impl fmt::Display for ChangePoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ChangePoint::Snapshot(name) => f.write_str(name),
-            ChangePoint::Epoch(epoch) => write!(f, "{epoch}"),
-        }
-    }
-}
-
 /// `bowline changes`, understood and checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChangesQuery {
     /// A device, or an image `SNAPSHOT/DEVICE`.
     pub device: String,
-    /// `None`: what is not known to be a hole or zero.
-    pub since: Option<ChangePoint>,
+    /// The take of the snapshot of this name; where there is none and it is a number, the end of this epoch of
+    /// `generation`, or of the current generation. `None`: what is not known to be a hole or zero.
+    pub since: Option<String>,
     /// The snapshot that ends the interval; `None`: now.
     pub until: Option<String>,
     /// The generation the caller knows; another one must be refused as [`FullReadNeeded`](crate::ErrorKind).
@@ -79,7 +59,7 @@ pub struct ChangesQuery {
 #[cfg_attr(feature = "server", into_params(parameter_in = Query))]
 #[serde(deny_unknown_fields)]
 pub struct ChangesParams {
-    /// A snapshot; or, together with `generation`, the number of an epoch.
+    /// A snapshot; or, where none has that name, the number of an epoch: of `generation`, or of the current generation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<String>,
     /// The snapshot that ends the interval; default: now.
@@ -91,8 +71,7 @@ pub struct ChangesParams {
 }
 
 impl ChangesQuery {
-    /// Reads and checks the parameters. A number is an epoch only together with a generation: without one it could mean
-    /// an epoch of another life of the device, so there it is the name of a snapshot.
+    /// Reads and checks the parameters.
     pub fn new(device: String, params: ChangesParams) -> Result<Self> {
         check_device_or_image(&device)?;
         let generation = params.generation.map(|text| {
@@ -105,20 +84,10 @@ impl ChangesQuery {
             })
         });
         let generation = generation.transpose()?;
-        let since = match params.since {
-            None => None,
-            Some(text) => match (text.parse::<u64>(), generation) {
-                (Ok(epoch), Some(_)) => Some(ChangePoint::Epoch(epoch)),
-                _ => {
-                    check_name("snapshot", &text)?;
-                    Some(ChangePoint::Snapshot(text))
-                }
-            },
-        };
-        if let Some(until) = &params.until {
-            check_name("snapshot", until)?;
+        for name in [&params.since, &params.until].into_iter().flatten() {
+            check_name("snapshot", name)?;
         }
-        Ok(ChangesQuery { device, since, until: params.until, generation })
+        Ok(ChangesQuery { device, since: params.since, until: params.until, generation })
     }
 }
 

@@ -27,8 +27,8 @@ pub trait Control: Send + Sync + 'static {
     fn device_add(&self, request: DeviceAdd) -> Result<Device>;
     /// Removes a device. Without `force`, one that is exported to a connected client or has snapshots is busy.
     fn device_remove(&self, name: &str, force: bool) -> Result<()>;
-    /// Changes a device's size, in bytes.
-    fn device_resize(&self, name: &str, size: u64) -> Result<Device>;
+    /// Changes a device's size, in bytes. Without `force`, one that would shrink under a connected client is busy.
+    fn device_resize(&self, name: &str, size: u64, force: bool) -> Result<Device>;
 
     /// Makes a device or image reachable.
     fn export_add(&self, request: ExportAdd) -> Result<Export>;

@@ -40,7 +40,7 @@ pub struct Device {
     pub filters: Vec<AttachedFilter>,
     /// Its exports.
     pub exports: Vec<Export>,
-    /// Changed-block tracking; empty where changes are not tracked.
+    /// Changed-block tracking.
     pub tracking: Tracking,
     /// Counters since the device was added.
     pub io: IoCounters,
@@ -62,19 +62,16 @@ pub struct AttachedFilter {
     pub length: u64,
 }
 
-/// What is known for changed-block tracking. Epochs can be compared under one generation only.
+/// What is known for changed-block tracking, all null where changes are not tracked. Epochs can be compared under one generation only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 pub struct Tracking {
     /// The generation epochs are counted under.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "server", schema(value_type = Option<String>, format = "uuid"))]
     pub generation: Option<Uuid>,
     /// The current epoch: one more than the epoch of the last take.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<u64>,
     /// Bytes of one tracked block.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub granularity: Option<u64>,
 }
 
@@ -163,6 +160,9 @@ impl DeviceAdd {
 pub struct DeviceResize {
     /// The new size in bytes, a multiple of the block size.
     pub size: u64,
+    /// Also when it shrinks under connected clients.
+    #[serde(default)]
+    pub force: bool,
 }
 
 /// The query string of `device remove`.

@@ -44,14 +44,12 @@ pub enum EventKind {
     DeviceRemoved,
     /// A device has another size.
     DeviceResized,
-    /// A device's store fails or is gone.
+    /// A device's store could not be opened at the start, or not be flushed when the device was removed.
     DeviceFailed,
     /// An export was added.
     ExportAdded,
     /// An export was removed.
     ExportRemoved,
-    /// A client was cut off: it broke the protocol or a limit.
-    ClientRefused,
     /// A snapshot was taken.
     SnapshotTaken,
     /// A snapshot was removed.

@@ -31,7 +31,7 @@ pub mod fuzz_entry;
 pub mod server;
 
 pub use address::ListenAddr;
-pub use changes::{ChangePoint, Changes, ChangesQuery, Extent};
+pub use changes::{Changes, ChangesQuery, Extent};
 pub use control::Control;
 pub use device::{AttachedFilter, Cache, Device, DeviceAdd, DeviceResize, IoCounters, Tracking};
 pub use error::{ApiError, ErrorKind, Result};

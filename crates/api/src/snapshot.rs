@@ -44,10 +44,6 @@ pub enum StoreKind {
     Mem,
     /// A file.
     File,
-    /// An unnamed file in a directory.
-    Directory,
-    /// A block device.
-    Block,
 }
 
 /// A snapshot.
@@ -68,8 +64,7 @@ pub struct Snapshot {
     pub devices: Vec<SnapshotDevice>,
     /// Whether its images can be read.
     pub state: SnapshotState,
-    /// Why it failed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Why it failed; null where it did not.
     pub reason: Option<String>,
     /// What happens when its store is full.
     pub on_full: OnFull,
@@ -108,8 +103,7 @@ pub struct SnapshotStore {
     pub limit: u64,
     /// Bytes it grows by at a time.
     pub step: u64,
-    /// Its path; absent for memory.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Its path; null for memory.
     pub location: Option<String>,
 }
 
@@ -119,7 +113,7 @@ pub enum StoreSpec {
     /// Memory of the daemon.
     #[default]
     Memory,
-    /// A file, directory or block device.
+    /// A file.
     Path(PathBuf),
 }
 

@@ -85,9 +85,9 @@ impl Client {
         self.delete(&format!("/v1/devices/{}{force}", percent_encode(name)))
     }
 
-    /// Changes a device's size, in bytes.
-    pub fn device_resize(&self, name: &str, size: u64) -> Result<Device> {
-        self.post(&format!("/v1/devices/{}/resize", percent_encode(name)), &DeviceResize { size })
+    /// Changes a device's size, in bytes; with `force` also when it shrinks under connected clients.
+    pub fn device_resize(&self, name: &str, size: u64, force: bool) -> Result<Device> {
+        self.post(&format!("/v1/devices/{}/resize", percent_encode(name)), &DeviceResize { size, force })
     }
 
     /// Makes a device or image reachable.

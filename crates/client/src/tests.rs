@@ -68,7 +68,8 @@ fn every_verb_reaches_its_method() {
     assert_eq!(client.device_add(&add("disk")).unwrap().name, "disk");
     client.device_remove("disk", false).unwrap();
     client.device_remove("disk", true).unwrap();
-    assert_eq!(client.device_resize("disk", 1024).unwrap().size, 1024);
+    assert_eq!(client.device_resize("disk", 1024, false).unwrap().size, 1024);
+    assert_eq!(client.device_resize("disk", 512, true).unwrap().size, 512);
     let export = ExportAdd {
         device: "s1/disk".into(),
         kind: ExportKind::Nbd,
@@ -107,6 +108,7 @@ fn every_verb_reaches_its_method() {
         "device remove disk",
         "device remove --force disk",
         "device resize disk",
+        "device resize --force disk",
         "export add s1/disk",
         "export list",
         "export remove e 1",

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use bowline_api::{ApiError, ChangePoint, Changes, ChangesQuery, ErrorKind, Extent};
+use bowline_api::{ApiError, Changes, ChangesQuery, ErrorKind, Extent, Uuid};
 use bowline_block::{ByteRange, Store};
 use bowline_device::Device;
-use bowline_filter::cow::GRANULE_BYTES;
+use bowline_filter::cow::{GRANULE_BYTES, SnapshotDevice};
 
 use crate::daemon::Daemon;
 use crate::error::{failed, failed_io};
@@ -18,10 +18,16 @@ impl Daemon {
     pub(crate) fn changes_of(&self, query: &ChangesQuery) -> Result<Changes, ApiError> {
         match &query.since {
             None => self.held_by(query),
-            Some(ChangePoint::Snapshot(since)) => self.changed_since(query, since),
-            Some(ChangePoint::Epoch(epoch)) => {
-                let found = self.snapshot_of_epoch(query, *epoch)?;
-                self.changed_since(query, &found)
+            Some(since) => {
+                let named = self.read().snapshot(since).is_ok();
+                match since.parse() {
+                    // A name is more than a number: who named a snapshot 5 means that one.
+                    Ok(epoch) if !named => {
+                        let found = self.snapshot_of_epoch(query, epoch)?;
+                        self.changed_since(query, &found)
+                    }
+                    _ => self.changed_since(query, since),
+                }
             }
         }
     }
@@ -107,16 +113,31 @@ impl Daemon {
     fn snapshot_of_epoch(&self, query: &ChangesQuery, epoch: u64) -> Result<String, ApiError> {
         let (origin, _) = self.interval(query)?;
         let tables = self.read();
+        // Without a generation it is the epoch of the current one.
+        let generation = match query.generation {
+            Some(asked) => Some(asked),
+            None => tables.device(&origin)?.origin.tracking().generation,
+        };
         let found = tables.snapshots.iter().find(|entry| {
-            entry.taken.device(&origin).is_some_and(|device| {
-                device.epoch() == epoch && query.generation.is_none_or(|asked| asked == device.generation())
-            })
+            entry
+                .taken
+                .device(&origin)
+                .is_some_and(|device| device.epoch() == epoch && Some(device.generation()) == generation)
         });
         found.map(|entry| entry.name.clone()).ok_or_else(|| {
-            let what = format!("changes of {} since epoch {epoch}", query.device);
-            let why = "no snapshot of that epoch and generation is held";
+            let what = format!("changes of {} since {epoch}", query.device);
+            let why = "no snapshot is held that has this name, or this epoch of the generation";
             ApiError::new(ErrorKind::FullReadNeeded, what, why, "a full read is needed")
         })
+    }
+
+    /// The generation of a device, if it is tracked; of an image, that of its take.
+    fn generation_of(&self, name: &str) -> Result<Option<Uuid>, ApiError> {
+        let tables = self.read();
+        let Some((snapshot, origin)) = bowline_api::names::split_image(name) else {
+            return Ok(tables.device(name)?.origin.tracking().generation);
+        };
+        Ok(tables.snapshot(snapshot)?.taken.device(origin).map(SnapshotDevice::generation))
     }
 
     /// What is not known to be a hole or zero.
@@ -126,6 +147,15 @@ impl Daemon {
             return Err(ApiError::invalid(what, "an end is given without a beginning", "add --since"));
         }
         let entry = self.read().device(&query.device)?.clone();
+        let generation = self.generation_of(&query.device)?;
+        if query.generation.is_some() && query.generation != generation {
+            let why = match generation {
+                Some(generation) => format!("the generation is {generation} now"),
+                None => "no changes of it are tracked".to_owned(),
+            };
+            let hint = "a full read is needed: leave out --generation";
+            return Err(ApiError::new(ErrorKind::FullReadNeeded, what, why, hint));
+        }
         let device = entry.device.clone();
         let queue = self.queues.nth(0).ok_or_else(|| failed_io(&what, std::io::Error::other("no queue")))?;
         let held = queue
@@ -137,7 +167,7 @@ impl Daemon {
             device: query.device.clone(),
             size: entry.device.geometry().size,
             granularity: entry.device.geometry().block_size.bytes(),
-            generation: None,
+            generation,
             since: None,
             until: None,
             bytes: extents.iter().map(|extent| extent.length).sum(),

@@ -31,8 +31,8 @@ impl Control for Daemon {
         self.device_remove(name, force)
     }
 
-    fn device_resize(&self, name: &str, size: u64) -> Result<Device> {
-        self.device_resize(name, size)
+    fn device_resize(&self, name: &str, size: u64, force: bool) -> Result<Device> {
+        self.device_resize(name, size, force)
     }
 
     fn export_add(&self, request: ExportAdd) -> Result<Export> {

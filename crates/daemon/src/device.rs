@@ -10,6 +10,7 @@ use bowline_store::{CacheMode, FileOptions, FileStore, NbdOptions, NbdStore, Nul
 
 use crate::daemon::{Daemon, FREEZE_LIMIT};
 use crate::error::failed;
+use crate::export::stop_all;
 use crate::snapshot::OriginState;
 use crate::tables::{DeviceEntry, Tables};
 
@@ -21,10 +22,18 @@ struct Bottom {
     notice: Option<String>,
 }
 
+/// A device that is not in the tables yet.
+struct Opened {
+    entry: DeviceEntry,
+    notice: Option<String>,
+}
+
 impl Daemon {
     pub(crate) fn device_add(&self, request: &DeviceAdd) -> Result<bowline_api::Device, ApiError> {
+        // Opening can take as long as a server does not answer: nobody else waits for that.
+        let opened = self.open_device(request.clone())?;
         let _turn = self.change();
-        self.add_device(request.clone())?;
+        self.insert_device(opened)?;
         let mut tables = self.write();
         tables.absent.retain(|absent| absent.name != request.name);
         tables.absent_exports.retain(|export| export.device != request.name);
@@ -34,34 +43,50 @@ impl Daemon {
     }
 
     /// Opens the store and notes the device; the caller has the turn.
-    pub(crate) fn add_device(&self, mut request: DeviceAdd) -> Result<(), ApiError> {
-        let source = request.check()?;
-        let name = request.name.clone();
-        if self.read().devices.contains_key(&name) {
-            let what = format!("add device {name}");
-            let why = "there is a device of that name";
-            return Err(ApiError::new(
-                ErrorKind::AlreadyExists,
-                what,
-                why,
-                "choose another name, or remove it first",
-            ));
-        }
-        let Bottom { store, source, cache, notice } = self.open_bottom(&source, &request)?;
-        if let Source::Path(_) = request.check()? {
+    pub(crate) fn add_device(&self, request: DeviceAdd) -> Result<(), ApiError> {
+        let opened = self.open_device(request)?;
+        self.insert_device(opened)
+    }
+
+    /// Opens the store; nobody knows of it yet.
+    fn open_device(&self, mut request: DeviceAdd) -> Result<Opened, ApiError> {
+        let asked = request.check()?;
+        self.may_add(&request.name)?;
+        let Bottom { store, source, cache, notice } = self.open_bottom(&asked, &request)?;
+        if let Source::Path(_) = asked {
             // Kept as an absolute path, and created only once: the next start may be in another folder.
             request.source.clone_from(&source);
         }
         request.size = None;
-        let geometry = store.geometry();
         let entry = DeviceEntry {
-            device: Device::new(name.clone(), store),
+            read_only: store.geometry().read_only,
+            device: Device::new(request.name.clone(), store),
             source,
             cache,
-            read_only: geometry.read_only,
             asked: Some(request),
             origin: OriginState::default(),
         };
+        Ok(Opened { entry, notice })
+    }
+
+    fn may_add(&self, name: &str) -> Result<(), ApiError> {
+        if !self.read().devices.contains_key(name) {
+            return Ok(());
+        }
+        let what = format!("add device {name}");
+        let why = "there is a device of that name";
+        Err(ApiError::new(ErrorKind::AlreadyExists, what, why, "choose another name, or remove it first"))
+    }
+
+    /// Notes the device; the caller has the turn. The name may have been taken while the store was opened.
+    fn insert_device(&self, opened: Opened) -> Result<(), ApiError> {
+        let Opened { entry, notice } = opened;
+        let name = entry.device.name().to_owned();
+        if let Err(taken) = self.may_add(&name) {
+            entry.device.close();
+            return Err(taken);
+        }
+        let geometry = entry.device.geometry();
         self.write().devices.insert(name.clone(), entry);
         self.events
             .draft(EventKind::DeviceAdded, format!("device {name} was added"))
@@ -206,9 +231,7 @@ impl Daemon {
                 "remove them first, or use --force to lose them",
             ));
         }
-        // Every listener serves it by name, exported or not.
-        let servers = tables.listeners.iter().filter_map(|listener| listener.server.as_ref());
-        let clients: usize = servers.filter_map(|server| server.connections().get(name).copied()).sum();
+        let clients = tables.clients_of(name);
         if clients > 0 && !force {
             let why = format!("{clients} clients are connected");
             return Err(ApiError::new(ErrorKind::Busy, what, why, "disconnect them, or use --force"));
@@ -218,7 +241,6 @@ impl Daemon {
 
     /// Flushes the device, ends it, and closes its connections. Everything acknowledged is on its store.
     pub(crate) fn take_out_device(&self, name: &str) -> Result<(), ApiError> {
-        let what = format!("remove device {name}");
         let entry = self.read().device(name)?.clone();
         // A store that cannot flush any more must not keep the device for ever; it is told, and goes.
         if !entry.read_only
@@ -227,36 +249,55 @@ impl Daemon {
             tracing::error!("{error}");
             self.events.draft(EventKind::DeviceFailed, error.to_string()).device(name).post();
         }
+        self.end_device(name)
+    }
+
+    /// Ends the device without a flush: its caller has done that, or tried to.
+    pub(crate) fn end_device(&self, name: &str) -> Result<(), ApiError> {
+        let what = format!("remove device {name}");
+        let entry = self.read().device(name)?.clone();
         let frozen = freeze_all(std::slice::from_ref(&entry.device), FREEZE_LIMIT)
             .map_err(|error| failed(&what, &error))?;
-        let mut tables = self.write();
-        tables.devices.remove(name);
-        tables.exports.retain(|export| export.device != name);
-        for listener in &mut tables.listeners {
-            listener.hidden.remove(name);
-        }
-        drop(tables);
+        let ended = self.forget_device(&mut self.write(), name);
         frozen.into_iter().for_each(bowline_device::Frozen::remove);
         self.disconnect(name);
+        stop_all(ended);
         Ok(())
     }
 
-    pub(crate) fn device_resize(&self, name: &str, size: u64) -> Result<bowline_api::Device, ApiError> {
+    /// Whether the device may get that size.
+    fn may_resize(&self, name: &str, size: u64, force: bool) -> Result<DeviceEntry, ApiError> {
+        let what = format!("resize device {name}");
+        let tables = self.read();
+        let entry = tables.device(name)?.clone();
+        if entry.asked.is_none() {
+            let why = "it is an image: its size is that of the instant it was taken";
+            return Err(ApiError::new(ErrorKind::Unsupported, what, why, "resize the device itself"));
+        }
+        if size >= entry.device.geometry().size {
+            return Ok(entry);
+        }
+        if tables.snapshots_of(name).next().is_some() {
+            let why = "it has snapshots, which need what would be cut off";
+            return Err(ApiError::new(ErrorKind::Busy, what, why, "remove them first"));
+        }
+        let clients = tables.clients_of(name);
+        if clients > 0 && !force {
+            let why = format!("{clients} clients are connected, and do not expect it to shrink");
+            return Err(ApiError::new(ErrorKind::Busy, what, why, "disconnect them, or use --force"));
+        }
+        Ok(entry)
+    }
+
+    pub(crate) fn device_resize(
+        &self,
+        name: &str,
+        size: u64,
+        force: bool,
+    ) -> Result<bowline_api::Device, ApiError> {
         let _turn = self.change();
         let what = format!("resize device {name}");
-        let entry = {
-            let tables = self.read();
-            let entry = tables.device(name)?.clone();
-            if entry.asked.is_none() {
-                let why = "it is an image: its size is that of the instant it was taken";
-                return Err(ApiError::new(ErrorKind::Unsupported, what, why, "resize the device itself"));
-            }
-            if size < entry.device.geometry().size && tables.snapshots_of(name).next().is_some() {
-                let why = "it has snapshots, which need what would be cut off";
-                return Err(ApiError::new(ErrorKind::Busy, what, why, "remove them first"));
-            }
-            entry
-        };
+        let entry = self.may_resize(name, size, force)?;
         bowline_api::device::check_size(
             &what,
             size,

@@ -10,6 +10,13 @@ use crate::daemon::Daemon;
 use crate::error::failed;
 use crate::tables::{ExportEntry, Listener, Tables};
 
+/// Stops listeners that are out of the tables; this can take as long as the drain.
+pub(crate) fn stop_all(listeners: Vec<NbdServer>) {
+    for server in listeners {
+        server.stop(DRAIN);
+    }
+}
+
 /// How long a listener that is taken away lets requests end.
 pub(crate) const DRAIN: Duration = Duration::from_secs(5);
 
@@ -121,32 +128,44 @@ impl Daemon {
             return Err(ApiError::not_found("export", id));
         };
         let ExportEntry { device, listener, .. } = tables.exports.remove(at);
-        let still_used = tables.exports.iter().any(|export| export.listener == listener);
-        let mut ended = None;
-        if let Some(at) = tables.listeners.iter().position(|one| one.id == listener) {
-            let own = tables.listeners.get(at).is_some_and(|one| one.address == self.nbd.address);
-            if own || still_used {
-                if let Some(listener) = tables.listeners.get_mut(at) {
-                    listener.hidden.insert(device.clone());
-                }
-            } else {
-                // Started for its exports, it goes with the last of them.
-                ended = tables.listeners.remove(at).server;
+        let ended = self.end_unused_listeners(&mut tables);
+        // A listener that stays serves everything by name, except what was taken off it.
+        if let Some(listener) = tables.listeners.iter_mut().find(|one| one.id == listener) {
+            listener.hidden.insert(device.clone());
+            if let Some(server) = &listener.server {
+                server.disconnect_device(&device);
             }
         }
-        if let Some(server) = tables.listener(listener).and_then(|listener| listener.server.as_ref()) {
-            server.disconnect_device(&device);
-        }
         drop(tables);
-        if let Some(server) = ended {
-            server.stop(DRAIN);
-        }
+        stop_all(ended);
         self.events
             .draft(EventKind::ExportRemoved, format!("export {id} of device {device} was removed"))
             .device(device)
             .post();
         self.save();
         Ok(())
+    }
+
+    /// Takes a device or image out of the tables, with its exports and the listeners that were there for these only. The
+    /// caller stops those, once it lets go of the tables.
+    #[must_use]
+    pub(crate) fn forget_device(&self, tables: &mut Tables, name: &str) -> Vec<NbdServer> {
+        tables.devices.remove(name);
+        tables.exports.retain(|export| export.device != name);
+        for listener in &mut tables.listeners {
+            listener.hidden.remove(name);
+        }
+        self.end_unused_listeners(tables)
+    }
+
+    /// A listener that was started for its exports goes with the last of them; the daemon's own stays.
+    fn end_unused_listeners(&self, tables: &mut Tables) -> Vec<NbdServer> {
+        let Tables { listeners, exports, .. } = tables;
+        let used = |listener: &Listener| {
+            listener.address == self.nbd.address
+                || exports.iter().any(|export| export.listener == listener.id)
+        };
+        listeners.extract_if(.., |listener| !used(listener)).filter_map(|listener| listener.server).collect()
     }
 
     /// Closes all connections to a device, on every listener.

@@ -15,6 +15,7 @@ use bowline_filter::cow;
 use crate::daemon::{Daemon, FREEZE_LIMIT};
 use crate::error::failed;
 use crate::events::EventLog;
+use crate::export::stop_all;
 use crate::tables::{DeviceEntry, Tables};
 
 /// Bytes a file grows by when nothing else is said.
@@ -35,11 +36,11 @@ impl OriginState {
     }
 
     pub(crate) fn tracking(&self) -> Tracking {
-        Tracking {
-            generation: self.history().map(|history| history.generation()),
-            epoch: None,
-            granularity: None,
-        }
+        self.history().map_or_else(Tracking::default, |history| Tracking {
+            generation: Some(history.generation()),
+            epoch: Some(history.last_epoch() + 1),
+            granularity: Some(cow::GRANULE_BYTES),
+        })
     }
 
     /// Memory of the index, bits included.
@@ -265,12 +266,10 @@ impl Daemon {
         };
         let frozen = freeze_all(std::slice::from_ref(&device), FREEZE_LIMIT)
             .map_err(|error| failed(format_args!("remove image {image}"), &error))?;
-        let mut tables = self.write();
-        tables.devices.remove(image);
-        tables.exports.retain(|export| export.device != image);
-        drop(tables);
+        let ended = self.forget_device(&mut self.write(), image);
         frozen.into_iter().for_each(bowline_device::Frozen::remove);
         self.disconnect(image);
+        stop_all(ended);
         Ok(())
     }
 }

@@ -76,6 +76,12 @@ impl Tables {
         self.listeners.iter().find(|listener| listener.id == id)
     }
 
+    /// Connections to the device; every listener serves it by name, exported or not.
+    pub(crate) fn clients_of(&self, device: &str) -> usize {
+        let servers = self.listeners.iter().filter_map(|listener| listener.server.as_ref());
+        servers.filter_map(|server| server.connections().get(device).copied()).sum()
+    }
+
     /// The snapshots that have images of the device, oldest first.
     pub(crate) fn snapshots_of<'a>(&'a self, device: &'a str) -> impl Iterator<Item = &'a SnapshotEntry> {
         self.snapshots.iter().filter(move |snapshot| snapshot.has(device))

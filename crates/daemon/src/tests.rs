@@ -101,6 +101,9 @@ fn events_are_in_order_bounded_and_waited_for() {
     assert_eq!(waiter.join().unwrap()[0].message, "late");
 }
 
+mod devices;
+mod tracking;
+
 struct Fixture {
     daemon: Arc<Daemon>,
     folder: tempfile::TempDir,
@@ -148,7 +151,7 @@ fn changes(
     device: &str,
     since: &str,
 ) -> Result<bowline_api::Changes, bowline_api::ApiError> {
-    let since = Some(bowline_api::ChangePoint::Snapshot(since.to_owned()));
+    let since = Some(since.to_owned());
     daemon.changes_of(&ChangesQuery { device: device.to_owned(), since, until: None, generation: None })
 }
 
@@ -192,7 +195,7 @@ fn a_device_with_snapshots_stays_until_they_are_gone_or_it_is_forced() {
     assert_eq!(refused.kind, ErrorKind::Busy);
     assert!(refused.message.contains("has snapshots: s"), "{}", refused.message);
     assert_eq!(daemon.device_remove("s/d", false).unwrap_err().kind, ErrorKind::Busy);
-    assert_eq!(daemon.device_resize("d", 8 << 20).unwrap_err().kind, ErrorKind::Busy);
+    assert_eq!(daemon.device_resize("d", 8 << 20, true).unwrap_err().kind, ErrorKind::Busy);
     daemon.device_remove("d", true).unwrap();
     assert!(daemon.device_list().is_empty() && daemon.snapshot_list().is_empty());
     // The name is free again, with nothing left of the old device.

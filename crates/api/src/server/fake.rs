@@ -164,8 +164,8 @@ impl Control for Fake {
         self.ask(if force { "device remove --force" } else { "device remove" }, name)
     }
 
-    fn device_resize(&self, name: &str, size: u64) -> Result<Device> {
-        self.ask("device resize", name)?;
+    fn device_resize(&self, name: &str, size: u64, force: bool) -> Result<Device> {
+        self.ask(if force { "device resize --force" } else { "device resize" }, name)?;
         Ok(Device { size, ..device(name) })
     }
 
@@ -204,14 +204,13 @@ impl Control for Fake {
     }
 
     fn changes(&self, query: ChangesQuery) -> Result<Changes> {
-        let since = query.since.map(|since| since.to_string());
-        self.ask("changes", &format!("{} {}", query.device, since.as_deref().unwrap_or("-")))?;
+        self.ask("changes", &format!("{} {}", query.device, query.since.as_deref().unwrap_or("-")))?;
         Ok(Changes {
             device: query.device,
             size: 64 << 20,
             granularity: 4096,
             generation: query.generation,
-            since,
+            since: query.since,
             until: query.until,
             bytes: 12288,
             extents: vec![Extent { offset: 0, length: 4096 }, Extent { offset: 1 << 20, length: 8192 }],

@@ -77,7 +77,7 @@ async fn device_remove(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Changes a device's size.
+/// Changes a device's size. One that would shrink under connected clients does so only with `force`.
 #[utoipa::path(post, path = "/v1/devices/{name}/resize", params(("name" = String, Path, description = "A device")), request_body = DeviceResize, responses((status = 200, body = Device), Refused))]
 async fn device_resize(
     State(shared): State<Shared>,
@@ -86,7 +86,7 @@ async fn device_resize(
 ) -> Answer<Device> {
     check_device_or_image(&name)?;
     check_size(&format!("resize device {name}"), request.size, None)?;
-    shared.call(move |control| control.device_resize(&name, request.size)).await.map(Json)
+    shared.call(move |control| control.device_resize(&name, request.size, request.force)).await.map(Json)
 }
 
 /// What changed on a device.

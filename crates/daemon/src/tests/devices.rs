@@ -1,0 +1,74 @@
+//! Devices that come and go, with what was there for them only.
+
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::Instant;
+
+use super::*;
+
+fn export_at(device: &str, address: ListenAddr) -> ExportAdd {
+    ExportAdd { device: device.to_owned(), kind: ExportKind::Nbd, address: Some(address), read_only: false }
+}
+
+/// A listener that was started for an export ends with it, however the export goes.
+#[test]
+fn a_listener_goes_with_the_last_device_it_was_started_for() {
+    let Fixture { daemon, folder } = fixture();
+    add(&daemon, "d", "mem:16M");
+    add(&daemon, "e", "mem:16M");
+    take(&daemon, "s", &["d"]).unwrap();
+    let socket = |name: &str| folder.path().join(name);
+    for (name, devices) in [("image.sock", &["s/d"][..]), ("both.sock", &["d", "e"])] {
+        for device in devices {
+            daemon.export_add(export_at(device, ListenAddr::Unix(socket(name)))).unwrap();
+        }
+    }
+    let answers = |name: &str| UnixStream::connect(socket(name)).is_ok();
+    assert!(answers("image.sock") && answers("both.sock"));
+    daemon.snapshot_remove("s").unwrap();
+    assert!(!answers("image.sock") && !socket("image.sock").exists());
+    daemon.device_remove("d", false).unwrap();
+    assert!(answers("both.sock"), "e is still exported there");
+    daemon.device_remove("e", false).unwrap();
+    assert!(!answers("both.sock") && !socket("both.sock").exists());
+    assert!(answers("nbd.sock"), "the daemon's own stays");
+    assert_eq!(daemon.read().listeners.len(), 1);
+}
+
+/// I8: one server that never answers costs only who asked for it.
+#[test]
+fn a_source_that_hangs_blocks_no_other_verb() {
+    let Fixture { daemon, folder } = fixture();
+    let path = folder.path().join("hangs.sock");
+    let server = UnixListener::bind(&path).unwrap();
+    let source = format!("nbd+unix:///x?socket={}", path.display());
+    let adder = {
+        let daemon = daemon.clone();
+        std::thread::spawn(move || daemon.device_add(&request("hangs", &source)))
+    };
+    let (client, _) = server.accept().unwrap();
+    let before = Instant::now();
+    add(&daemon, "d", "mem:16M");
+    take(&daemon, "s", &["d"]).unwrap();
+    assert!(before.elapsed() < Duration::from_secs(5), "it waited {:?}", before.elapsed());
+    drop((client, server));
+    assert!(adder.join().unwrap().is_err());
+    assert!(daemon.device_show("hangs").is_err());
+}
+
+/// The name is looked at again when the store is open: of two that ask for it at once, one gets it.
+#[test]
+fn a_name_that_was_taken_meanwhile_is_refused() {
+    let Fixture { daemon, .. } = fixture();
+    let adders: Vec<_> = (0..8)
+        .map(|_| {
+            let daemon = daemon.clone();
+            std::thread::spawn(move || daemon.device_add(&request("d", "mem:16M")).map(drop))
+        })
+        .collect();
+    let added: Vec<_> = adders.into_iter().map(|adder| adder.join().unwrap()).collect();
+    assert_eq!(added.iter().filter(|result| result.is_ok()).count(), 1);
+    assert!(
+        added.iter().filter_map(|result| result.as_ref().err()).all(|e| e.kind == ErrorKind::AlreadyExists)
+    );
+    assert_eq!(daemon.events.since(EventId(0), 100).len(), 1, "one device was added");
+}
