@@ -54,11 +54,12 @@ impl Buf {
         Self { pages, len, registered: None, home: None }
     }
 
-    /// A buffer that holds a copy of `bytes`.
+    /// A buffer that holds a copy of `bytes`, or as many of them as there is memory for.
     #[must_use]
     pub fn copy_of(bytes: &[u8]) -> Self {
         let mut buf = Self::zeroed(bytes.len());
-        buf.copy_from_slice(bytes);
+        let room = buf.len();
+        buf.copy_from_slice(bytes.get(..room).unwrap_or_default());
         buf
     }
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use bowline_block::{
-    Altitude, Buf, ByteRange, Done, ExtentList, ExtentsFuture, Filter, Flags, Geometry, Io, IoFuture, Now,
-    Op, Request, Result, Store, Verdict,
+    Altitude, Buf, ByteRange, Done, Error, ErrorKind, ExtentList, ExtentsFuture, Filter, Flags, Geometry, Io,
+    IoFuture, Now, Op, Request, Result, Store, Verdict,
 };
 
 use crate::device::FilterId;
@@ -78,12 +78,13 @@ impl FilterLevel {
             };
             let io = Io { request: request.on(part), data: part_data };
             let done = if own.contains(part) { self.resolve(io).await } else { self.below.submit(io).await };
-            if let (Op::Read, Some(room)) = (request.op, data.get_mut(window))
-                && room.len() == done.data.len()
-            {
-                room.copy_from_slice(&done.data);
-            }
             result = result.and(done.result);
+            if request.op == Op::Read && result.is_ok() {
+                match data.get_mut(window) {
+                    Some(room) if room.len() == done.data.len() => room.copy_from_slice(&done.data),
+                    _ => result = Err(Error::new(ErrorKind::Io, "there is no memory for the request")),
+                }
+            }
         }
         Done { result, data }
     }

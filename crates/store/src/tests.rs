@@ -106,13 +106,13 @@ fn memory_and_cached_files_answer_on_the_spot() {
         FileStore::memory(1 << 20, BlockSize::B512, false).unwrap(),
     ];
     for store in stores {
-        let written = store.write_now(ByteRange::new(512, 512), &[9; 512], Flags::empty());
+        let written = store.write_now(ByteRange::new(4096, 4096), &[9; 4096], Flags::empty());
         assert!(matches!(written, Now::Done(Ok(()))), "{}: {written:?}", store.location());
-        let mut data = [0; 512];
-        assert!(matches!(store.read_now(ByteRange::new(512, 512), &mut data), Now::Done(Ok(()))));
-        assert_eq!(data, [9; 512]);
+        let mut data = [0; 4096];
+        assert!(matches!(store.read_now(ByteRange::new(4096, 4096), &mut data), Now::Done(Ok(()))));
+        assert_eq!(data, [9; 4096]);
         // Durability cannot be had on the spot.
-        assert!(matches!(store.write_now(ByteRange::new(0, 512), &[9; 512], Flags::FUA), Now::NotNow));
+        assert!(matches!(store.write_now(ByteRange::new(0, 4096), &[9; 4096], Flags::FUA), Now::NotNow));
     }
 }
 
@@ -125,6 +125,21 @@ fn a_file_made_shorter_while_in_use_is_an_error_and_no_hang() {
         let (result, _) = run(&queues, &store, on(Op::Read, 0, 8192), Buf::zeroed(8192));
         assert_eq!(result, Err(ErrorKind::Io));
         assert!(matches!(store.read_now(ByteRange::new(8192, 4096), &mut [0; 4096]), Now::NotNow));
+        // What is gone is no hole: a copy that skips holes would take it for zeroes.
+        let mut found = ExtentList::with_max(16);
+        let extents = store.extents_now(ByteRange::new(0, 1 << 20), &mut found);
+        assert!(matches!(extents, Now::Done(Err(_))), "{extents:?} {found:?}");
+    }
+}
+
+#[test]
+fn a_request_without_its_memory_is_an_error_and_no_success() {
+    for queues in queues() {
+        let store = Arc::new(FileStore::memory(1 << 20, BlockSize::B512, false).unwrap());
+        let (result, _) = run(&queues, &store, on(Op::Write, 0, 8192), Buf::empty());
+        assert_eq!(result, Err(ErrorKind::Io));
+        let (result, _) = run(&queues, &store, on(Op::Read, 0, 8192), Buf::zeroed(4096));
+        assert_eq!(result, Err(ErrorKind::Io));
     }
 }
 

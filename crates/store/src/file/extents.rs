@@ -1,6 +1,6 @@
 //! Where a file has data and where it has holes.
 
-use bowline_block::{ByteRange, Error, ExtentKind, ExtentList, Result};
+use bowline_block::{ByteRange, Error, ErrorKind, ExtentKind, ExtentList, Result};
 use bowline_io::File;
 use rustix::fs::{SeekFrom, seek};
 use rustix::io::Errno;
@@ -13,7 +13,10 @@ pub(super) fn find(file: &File, range: ByteRange, found: &mut ExtentList) -> Res
         let data = match seek(file, SeekFrom::Data(at)) {
             Ok(data) => data.clamp(at, range.end()),
             // No more data up to the end of the file.
-            Err(Errno::NXIO) => range.end(),
+            Err(Errno::NXIO) => {
+                check_end(file, range)?;
+                range.end()
+            }
             Err(Errno::INVAL | Errno::OPNOTSUPP) => {
                 return unknown(ByteRange::between(at, range.end()), found);
             }
@@ -29,17 +32,29 @@ pub(super) fn find(file: &File, range: ByteRange, found: &mut ExtentList) -> Res
         let hole = match seek(file, SeekFrom::Hole(at)) {
             Ok(hole) => hole.clamp(at, range.end()),
             // The data was taken away between the two calls.
-            Err(Errno::NXIO) => range.end(),
+            Err(Errno::NXIO) => {
+                check_end(file, range)?;
+                range.end()
+            }
             Err(error) => return Err(Error::from_io("cannot find holes", error.into())),
         };
-        // A hole that begins here was made between the two calls; data is a safe answer for one byte's walk.
-        let end = if hole == at { (at + 1).min(range.end()) } else { hole };
+        // A hole that begins here was made between the two calls; data is a safe answer for the rest of the block.
+        let end = if hole == at { (at / 4096 + 1).saturating_mul(4096).min(range.end()) } else { hole };
         if !found.push(ByteRange::between(at, end), ExtentKind::Data) {
             return Ok(());
         }
         at = end;
     }
     Ok(())
+}
+
+/// Refuses to call a hole what lies beyond the end of a file that was made shorter: reading it is an error too.
+fn check_end(file: &File, range: ByteRange) -> Result<()> {
+    let size = super::open::end_of(file).map_err(|error| Error::from_io("cannot tell the size", error))?;
+    if size >= range.end() {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Io, format!("the file ends at {size}: it was made shorter while in use")))
 }
 
 /// The answer of a file that cannot tell.

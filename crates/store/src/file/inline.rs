@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use bowline_block::{ByteRange, Now};
+use bowline_block::{ByteRange, Now, PAGE_BYTES};
 use bowline_io::File;
 use rustix::fs::fstatfs;
 use rustix::io::{Errno, IoSlice, IoSliceMut, ReadWriteFlags, preadv2, pwrite, pwritev2};
@@ -50,8 +50,9 @@ impl Inline {
         Self { read: Spot::Never, write: Spot::Never, back_off_until_ns: AtomicU64::new(0) }
     }
 
-    /// Finds out what the file allows. Changes nothing in it.
-    pub(super) fn probe(file: &File, read_only: bool) -> Self {
+    /// Finds out what the file allows. Changes nothing in it. `no_writes` for what is read-only, and for block devices:
+    /// their node is on a tmpfs, but they are not.
+    pub(super) fn probe(file: &File, no_writes: bool) -> Self {
         const TMPFS: u64 = 0x0102_1994;
         const EXT4: u64 = 0xEF53;
         const XFS: u64 = 0x5846_5342;
@@ -68,7 +69,7 @@ impl Inline {
         };
         // Writes are not probed, because that would write. xfs and btrfs know the flag for them.
         let write = match magic {
-            _ if read_only => Spot::Never,
+            _ if no_writes => Spot::Never,
             XFS | BTRFS => Spot::NoWait,
             EXT4 | F2FS => Spot::Plain,
             TMPFS => Spot::Memory,
@@ -95,6 +96,10 @@ impl Inline {
     #[inline]
     pub(super) fn write(&self, file: &File, range: ByteRange, data: &[u8]) -> Now {
         if data.len() > WRITE_BYTES_MAX {
+            return Now::NotNow;
+        }
+        // A part of a page may have to be read first.
+        if self.write == Spot::Plain && !range.is_aligned_to(PAGE_BYTES as u64) {
             return Now::NotNow;
         }
         let written = match self.write {

@@ -4,12 +4,13 @@
 //! the queue. Which calls may be made on the spot is found out when the file is opened: see [`inline::Inline`].
 
 mod extents;
+mod flush;
 mod inline;
 mod open;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bowline_block::{
     BlockSize, Buf, ByteRange, Capabilities, Done, Error, ErrorKind, ExtentList, Flags, Geometry, Io,
@@ -17,6 +18,7 @@ use bowline_block::{
 };
 use bowline_io::{File, FileOp, submit};
 
+use flush::Flusher;
 use inline::Inline;
 
 /// Zeroes are written in pieces of this size where the file cannot make them itself.
@@ -70,8 +72,7 @@ pub struct FileStore {
     read_only: bool,
     cache: CacheMode,
     inline: Inline,
-    /// A flush has failed: the kernel may have dropped what it could not write, and would call the next flush good.
-    flush_failed: AtomicBool,
+    flusher: Flusher,
 }
 
 impl FileStore {
@@ -90,7 +91,18 @@ impl FileStore {
             .device(self.location())
     }
 
+    /// Whether the buffer is as long as the range: it is not where there was no memory for it.
+    fn check_length(&self, range: ByteRange, data: &Buf) -> Result<()> {
+        if data.len() as u64 == range.len() {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Io, "there is no memory for the request").device(self.location()))
+    }
+
     async fn read(&self, range: ByteRange, mut data: Buf) -> Done {
+        if let Err(error) = self.check_length(range, &data) {
+            return Done::new(Err(error), data);
+        }
         let mut skip = 0;
         while skip < data.len() {
             let offset = range.start() + skip as u64;
@@ -99,15 +111,38 @@ impl FileStore {
             match result {
                 Ok(0) => return Done::new(Err(self.ended_early(offset)), data),
                 Ok(bytes) => skip += bytes,
+                Err(error) if interrupted(&error) => {}
                 Err(error) => return Done::new(Err(self.error("cannot read", error)), data),
             }
         }
         Done::new(Ok(()), data)
     }
 
-    async fn write(&self, range: ByteRange, mut data: Buf, flags: Flags) -> Done {
-        let durable = flags.contains(Flags::FUA);
-        if durable && let Err(error) = self.still_flushes() {
+    async fn write(&self, range: ByteRange, data: Buf, flags: Flags) -> Done {
+        if !flags.contains(Flags::FUA) {
+            return self.write_with(range, data, false).await;
+        }
+        if self.cache == CacheMode::Buffered {
+            // Through the page cache a durable write could be told of the failed write-back of another, which the next
+            // flush would then not hear of.
+            let Done { result, data } = self.write_with(range, data, false).await;
+            return match result {
+                Ok(()) => Done::new(self.flush().await, data),
+                Err(error) => Done::new(Err(error), data),
+            };
+        }
+        if let Err(error) = self.still_flushes() {
+            return Done::new(Err(error), data);
+        }
+        let done = self.write_with(range, data, true).await;
+        if done.result.is_err() {
+            self.flusher.fail();
+        }
+        done
+    }
+
+    async fn write_with(&self, range: ByteRange, mut data: Buf, durable: bool) -> Done {
+        if let Err(error) = self.check_length(range, &data) {
             return Done::new(Err(error), data);
         }
         let mut skip = 0;
@@ -118,6 +153,7 @@ impl FileStore {
             match result {
                 Ok(0) => return Done::new(Err(ErrorKind::NoSpace.into()), data),
                 Ok(bytes) => skip += bytes,
+                Err(error) if interrupted(&error) => {}
                 Err(error) => return Done::new(Err(self.error("cannot write", error)), data),
             }
         }
@@ -125,8 +161,8 @@ impl FileStore {
     }
 
     fn still_flushes(&self) -> Result<()> {
-        if self.flush_failed.load(Ordering::Acquire) {
-            let why = "an earlier flush failed, so nothing can be promised any more: remove the device and check it";
+        if self.flusher.has_failed() {
+            let why = "an earlier flush failed, so nothing can be promised any more";
             return Err(Error::new(ErrorKind::Io, why).device(self.location()));
         }
         Ok(())
@@ -137,11 +173,27 @@ impl FileStore {
         if self.read_only {
             return Ok(());
         }
-        let (result, _) = submit(&self.file, FileOp::Sync, Buf::empty()).await;
-        result.map(|_| ()).map_err(|error| {
-            self.flush_failed.store(true, Ordering::Release);
-            self.error("cannot flush", error)
-        })
+        let mut failure = None;
+        let good = self
+            .flusher
+            .flush(async || {
+                loop {
+                    match submit(&self.file, FileOp::Sync, Buf::empty()).await.0 {
+                        Ok(_) => return true,
+                        Err(error) if interrupted(&error) => {}
+                        Err(error) => {
+                            failure = Some(self.error("cannot flush", error));
+                            return false;
+                        }
+                    }
+                }
+            })
+            .await;
+        match failure {
+            Some(error) => Err(error),
+            None if good => Ok(()),
+            None => self.still_flushes(),
+        }
     }
 
     async fn discard(&self, range: ByteRange, flags: Flags) -> Result<()> {
@@ -184,6 +236,10 @@ impl FileStore {
     async fn flush_if(&self, flags: Flags) -> Result<()> {
         if flags.contains(Flags::FUA) { self.flush().await } else { Ok(()) }
     }
+}
+
+fn interrupted(error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::Interrupted
 }
 
 fn unsupported(error: &std::io::Error) -> bool {

@@ -19,14 +19,27 @@ fn installed(program: &str) -> bool {
     false
 }
 
+/// Whether the file is there and, if it is a socket, listened on: a server binds first, and listens a moment later.
+fn is_ready(path: &Path) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    let Ok(metadata) = std::fs::metadata(path) else { return false };
+    if !metadata.file_type().is_socket() {
+        return true;
+    }
+    let (sockets, path) = (std::fs::read_to_string("/proc/net/unix").unwrap(), path.to_str().unwrap());
+    sockets.lines().any(|line| line.ends_with(path) && line.contains(" 00010000 "))
+}
+
 /// A server that is killed when the test is over.
 struct Peer(Child);
 
 impl Peer {
     fn start(program: &str, arguments: &[&str], socket: &Path) -> Self {
+        // An earlier peer may have left its socket behind.
+        let _ = std::fs::remove_file(socket);
         let mut peer = Self(Command::new(program).args(arguments).stderr(Stdio::null()).spawn().unwrap());
         let deadline = Instant::now() + Duration::from_secs(10);
-        while !socket.exists() {
+        while !is_ready(socket) {
             assert!(peer.0.try_wait().unwrap().is_none(), "{program} {arguments:?} ended");
             assert!(Instant::now() < deadline, "{program} does not listen");
             std::thread::sleep(Duration::from_millis(5));
