@@ -11,7 +11,7 @@
 use std::sync::Arc;
 
 use bowline_block::{
-    BlockSize, Buf, ByteRange, Capabilities, Done, Error, ErrorKind, ExtentKind, ExtentList, ExtentsFuture,
+    BlockSize, ByteRange, Capabilities, Done, Error, ErrorKind, ExtentKind, ExtentList, ExtentsFuture,
     Geometry, Io, IoFuture, Now, Op, Request, Result, Store,
 };
 use bowline_device::Device;
@@ -245,6 +245,8 @@ impl ImageStore {
             Some(read) => copy_out(&read?, data),
             None => {
                 let why = format!("reading diff storage took longer than {limit:?}");
+                // What it promised cannot be had; a reader that is told so now must not find it healthy later.
+                self.snapshot.fail(why.clone());
                 Err(Error::new(ErrorKind::Io, why))
             }
         }
@@ -375,7 +377,7 @@ impl Store for ImageStore {
                 Done::new(result, data)
             }),
             Op::Flush => Done::ready(Ok(()), data),
-            _ => Done::ready(Err(Error::new(ErrorKind::ReadOnly, "images are read-only")), Buf::empty()),
+            _ => Done::ready(Err(Error::new(ErrorKind::ReadOnly, "images are read-only")), data),
         }
     }
 

@@ -84,6 +84,10 @@ impl Segment {
             }
         }
         let Some(file) = self.storage.file() else { return Now::NotNow };
+        #[cfg(test)]
+        if self.storage.reads_stall() {
+            return Now::NotNow;
+        }
         let offset = self.offset() + at;
         match preadv2(file.as_fd(), &mut [io::IoSliceMut::new(data)], offset, ReadWriteFlags::NOWAIT) {
             Ok(bytes) if bytes == data.len() => Now::Done(Ok(())),
@@ -110,6 +114,10 @@ impl Segment {
         let Some(file) = self.storage.file() else {
             return Err(self.unreadable(io::ErrorKind::NotFound.into()));
         };
+        #[cfg(test)]
+        if self.storage.reads_stall() {
+            std::future::pending::<()>().await;
+        }
         let mut skip = 0;
         while skip < len {
             let read = FileOp::Read { offset: self.offset() + at + skip as u64, skip };

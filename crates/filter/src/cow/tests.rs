@@ -14,5 +14,6 @@ mod failures;
 mod model;
 mod refusals;
 mod removal;
+mod storage;
 mod support;
 mod threads;

@@ -10,14 +10,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bowline_block::{Error, ErrorKind, Result};
 use bowline_io::File;
-use rustix::fs::{FallocateFlags, fallocate, fstat, ftruncate};
-use rustix::io::{Errno, pwrite};
+use rustix::fs::{FallocateFlags, FlockOperation, fallocate, fdatasync, flock, fstat, fstatfs, ftruncate};
+use rustix::io::{Errno, pwrite, retry_on_intr};
+
+/// What `fstatfs` calls tmpfs.
+const TMPFS_MAGIC: i128 = 0x0102_1994;
 
 pub(super) struct StoreFile {
     pub(super) file: Arc<File>,
     pub(super) path: PathBuf,
     /// Whether we made it, and so remove it.
     made: bool,
+    /// Whether what is written has to reach a device after that, which may fail.
+    written_back: bool,
     size: AtomicU64,
 }
 
@@ -29,16 +34,25 @@ impl StoreFile {
         let (file, made) = match new {
             Ok(file) => (file, true),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                check_empty(path, &fs::metadata(path).map_err(failed)?)?;
-                let file = OpenOptions::new().read(true).write(true).open(path).map_err(failed)?;
-                // Looked at again now that it is open: the name may have come to mean another file.
-                check_empty(path, &file.metadata().map_err(failed)?)?;
-                (file, false)
+                // Before it is opened: that alone may have an effect on what is no file.
+                check_kind(path, &fs::metadata(path).map_err(failed)?)?;
+                (OpenOptions::new().read(true).write(true).open(path).map_err(failed)?, false)
             }
             Err(error) => return Err(failed(error)),
         };
+        lock(path, &file)?;
+        // Looked at now that it is open and nobody else's: the name may have come to mean another file.
+        let found = file.metadata().map_err(failed)?;
+        check_kind(path, &found)?;
+        check_empty(path, &found)?;
+        let named = fs::metadata(path).map_err(failed)?;
+        if (named.dev(), named.ino()) != (found.dev(), found.ino()) {
+            return Err(busy(path));
+        }
+        // A file system that cannot be asked is taken for one that writes back.
+        let written_back = fstatfs(&file).map_or(true, |found| i128::from(found.f_type) != TMPFS_MAGIC);
         let file = Arc::new(File::new(OwnedFd::from(file)));
-        let this = Self { file, path: path.to_owned(), made, size: AtomicU64::new(0) };
+        let this = Self { file, path: path.to_owned(), made, written_back, size: AtomicU64::new(0) };
         if let Err(error) = this.grow(step) {
             this.dispose();
             return Err(Error::from_io(format!("cannot allocate {step} bytes in {}", path.display()), error));
@@ -51,14 +65,32 @@ impl StoreFile {
     }
 
     pub(super) fn grow(&self, size: u64) -> io::Result<()> {
+        self.grow_by(size, |from, len| fallocate(self.file.as_fd(), FallocateFlags::empty(), from, len))
+    }
+
+    /// Reserves with `allocate`. A long one is interrupted by any signal, which is no failure.
+    fn grow_by(
+        &self,
+        size: u64,
+        mut allocate: impl FnMut(u64, u64) -> rustix::io::Result<()>,
+    ) -> io::Result<()> {
         let now = self.size();
-        match fallocate(self.file.as_fd(), FallocateFlags::empty(), now, size.saturating_sub(now)) {
+        match retry_on_intr(|| allocate(now, size.saturating_sub(now))) {
             Ok(()) => {}
             // A file system that cannot reserve: space is found, or not, when it is written to.
-            Err(Errno::OPNOTSUPP) => ftruncate(self.file.as_fd(), size)?,
+            Err(Errno::OPNOTSUPP) => retry_on_intr(|| ftruncate(self.file.as_fd(), size))?,
             Err(errno) => return Err(errno.into()),
         }
         self.size.store(size, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Makes sure that what was written can be read again: until now the kernel may only have promised to write it, and
+    /// forget both the promise and the contents.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        if self.written_back {
+            retry_on_intr(|| fdatasync(self.file.as_fd()))?;
+        }
         Ok(())
     }
 
@@ -79,9 +111,10 @@ impl StoreFile {
 
     /// Gives the space back: a file of ours goes, one that was there becomes empty again.
     pub(super) fn dispose(&self) {
-        let result =
-            if self.made { self.unlink() } else { ftruncate(self.file.as_fd(), 0).map_err(Into::into) };
-        if let Err(error) = result {
+        let unlinked = if self.made { self.unlink() } else { Ok(()) };
+        // One that was unlinked too: its blocks are freed here and not by whoever closes it.
+        let emptied = retry_on_intr(|| ftruncate(self.file.as_fd(), 0)).map_err(io::Error::from);
+        if let Err(error) = unlinked.and(emptied) {
             tracing::warn!(path = %self.path.display(), %error, "cannot give diff storage back");
         }
     }
@@ -97,15 +130,42 @@ impl StoreFile {
     }
 }
 
-fn check_empty(path: &Path, found: &fs::Metadata) -> Result<()> {
+/// Two storages in one file would overwrite each other's contents.
+fn lock(path: &Path, file: &fs::File) -> Result<()> {
+    match flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(()),
+        Err(Errno::WOULDBLOCK) => Err(busy(path)),
+        // A file system without locks: nothing is known of others.
+        Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::NOLCK) => Ok(()),
+        Err(errno) => {
+            Err(Error::from_io(format!("cannot lock diff storage {}", path.display()), errno.into()))
+        }
+    }
+}
+
+fn busy(path: &Path) -> Error {
+    let why = format!("diff storage {} is in use by another storage or process", path.display());
+    Error::new(ErrorKind::Busy, why)
+}
+
+fn check_kind(path: &Path, found: &fs::Metadata) -> Result<()> {
     let why = if found.is_dir() {
         "is a directory: name a file in it"
     } else if !found.is_file() {
         "is not a regular file"
-    } else if found.len() > 0 {
-        "exists and is not empty"
     } else {
         return Ok(());
     };
     Err(Error::new(ErrorKind::Invalid, format!("diff storage {} {why}", path.display())))
 }
+
+fn check_empty(path: &Path, found: &fs::Metadata) -> Result<()> {
+    if found.len() == 0 {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Invalid, format!("diff storage {} exists and is not empty", path.display())))
+}
+
+#[cfg(all(test, not(feature = "shuttle")))]
+#[path = "file_tests.rs"]
+mod tests;

@@ -2,8 +2,11 @@
 //!
 //! Writers take whole segments of memory from it, fill them and hand them back; all else happens on a worker thread
 //! of its own: touching new memory ahead of need (half the cost of copying is the first touch of a page), growing the
-//! file by steps, writing full segments to it in one piece, telling of low space. Memory that was given back is used
-//! again before any new is touched.
+//! file by steps, writing full segments to it in one piece, telling of low space, giving the file back in the end. Memory
+//! that was given back is used again before any new is touched.
+//!
+//! A segment leaves memory only when its contents have reached the file's device: until then the kernel may find that
+//! it cannot write them, and forget them.
 //!
 //! The worker may be stuck in the kernel for as long as it likes. Nobody waits for it without a bound, and nobody
 //! joins it: what it holds is freed when it comes back.
@@ -15,6 +18,8 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Poll, Waker};
+use std::thread::ThreadId;
+use std::time::Duration;
 
 use bowline_block::{Buf, Error, ErrorKind, Result};
 use bowline_io::File;
@@ -28,6 +33,8 @@ const BACKLOG_MAX: usize = 64;
 /// Segments of touched memory that are kept ready, at first and at most.
 const READY_MIN: usize = 8;
 const READY_MAX: usize = 64;
+/// How long the end of a storage waits for its file to be gone.
+const DISPOSE_WAIT: Duration = Duration::from_secs(2);
 /// Segments a storage can have.
 const PLACES_MAX: u64 = u32::MAX as u64;
 
@@ -64,19 +71,34 @@ struct Inner {
     file: Option<StoreFile>,
     work: Mutex<Work>,
     bell: Condvar,
+    /// Rung when the file is given back.
+    gone: Condvar,
     #[cfg(test)]
-    faults: Mutex<Option<WriteFaults>>,
+    faults: Mutex<Faults>,
 }
 
-/// Called before the n-th segment is written to the file.
+/// Called before something is done to the file; for a write with the number of the segment.
 #[cfg(test)]
-pub(crate) type WriteFaults = Arc<dyn Fn(u64) -> std::io::Result<()> + Send + Sync>;
+pub(crate) type Fault = Arc<dyn Fn(u64) -> std::io::Result<()> + Send + Sync>;
+
+/// Planted trouble.
+#[cfg(test)]
+#[derive(Default)]
+pub(crate) struct Faults {
+    pub(crate) write: Option<Fault>,
+    pub(crate) sync: Option<Fault>,
+    pub(crate) dispose: Option<Fault>,
+    /// Reads of the file never end.
+    pub(crate) reads_stall: bool,
+}
 
 #[derive(Default)]
 struct Work {
     /// Full segments on their way to the file.
     queue: VecDeque<Arc<Segment>>,
-    writing: bool,
+    /// Segments the worker has taken from the queue and not yet done with.
+    writing: usize,
+    worker: Option<ThreadId>,
     ready: Vec<Buf>,
     ready_target: usize,
     free_places: Vec<u32>,
@@ -84,6 +106,7 @@ struct Work {
     used: u32,
     tell_low: bool,
     closed: bool,
+    disposed: bool,
     failed: Option<String>,
     waiting: Vec<Waker>,
     owners: Vec<Weak<Shared>>,
@@ -130,10 +153,14 @@ impl DiffStorage {
             file,
             work: Mutex::new(work),
             bell: Condvar::new(),
+            gone: Condvar::new(),
             #[cfg(test)]
-            faults: Mutex::new(None),
+            faults: Mutex::default(),
         });
-        worker::start(inner.clone())?;
+        if let Err(error) = worker::start(inner.clone()) {
+            inner.file.iter().for_each(StoreFile::dispose);
+            return Err(error);
+        }
         Ok(Arc::new(Self { inner }))
     }
 
@@ -263,17 +290,38 @@ impl DiffStorage {
     }
 
     #[cfg(all(test, not(feature = "shuttle")))]
-    pub(crate) fn set_faults(&self, faults: WriteFaults) {
-        *self.inner.faults.lock().unwrap_or_else(PoisonError::into_inner) = Some(faults);
+    pub(crate) fn plan(&self, plan: impl FnOnce(&mut Faults)) {
+        plan(&mut self.inner.faults.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    #[cfg(all(test, not(feature = "shuttle")))]
+    pub(crate) fn backlog(&self) -> usize {
+        self.inner.work().backlog()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn reads_stall(&self) -> bool {
+        self.inner.faults.lock().unwrap_or_else(PoisonError::into_inner).reads_stall
     }
 }
 
 impl Drop for DiffStorage {
     fn drop(&mut self) {
-        self.inner.work().closed = true;
+        let mut work = self.inner.work();
+        work.closed = true;
         self.inner.bell.notify_one();
-        if let Some(file) = &self.inner.file {
-            file.dispose();
+        // The worker gives the file back, because the disk may hang. Whoever removes a snapshot wants to find the file
+        // gone, and waits a moment; a queue thread has no moment, and the worker itself would wait in vain.
+        let is_worker = work.worker == Some(std::thread::current().id());
+        if self.inner.file.is_none() || is_worker || bowline_io::on_queue() {
+            return;
+        }
+        let waited = self.inner.gone.wait_timeout_while(work, DISPOSE_WAIT, |work| !work.disposed);
+        if waited.is_ok_and(|(_, waited)| waited.timed_out()) {
+            tracing::warn!(
+                path = self.location(),
+                "diff storage is not given back yet: its disk does not answer"
+            );
         }
     }
 }
@@ -286,7 +334,7 @@ impl Inner {
 
 impl Work {
     fn backlog(&self) -> usize {
-        self.queue.len() + usize::from(self.writing)
+        self.queue.len() + self.writing
     }
 
     fn give_back_place(&mut self, place: u32) {

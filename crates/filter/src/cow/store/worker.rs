@@ -1,11 +1,17 @@
 //! The worker of a diff storage.
 
+use std::io;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bowline_block::{Buf, Error, Result};
 
+use super::file::StoreFile;
 use super::{Content, Inner, READY_MIN, SEGMENT_BYTES, Segment};
+
+/// Segments written before one sync, at most: 8 MiB. Large, because a sync is dear whatever it covers; smaller than the
+/// backlog, so that writers go on while it runs.
+const BATCH_MAX: usize = 32;
 
 /// After how long without a request the storage keeps no more memory ready than at first.
 const IDLE: Duration = Duration::from_secs(2);
@@ -13,7 +19,7 @@ const IDLE: Duration = Duration::from_secs(2);
 enum Job {
     TellLow,
     Touch,
-    Write(Arc<Segment>),
+    Write(Vec<Arc<Segment>>),
     Grow(u64),
     /// Memory that a burst has left behind.
     Trim(Vec<Buf>),
@@ -23,6 +29,7 @@ enum Job {
 /// Starts the worker; it ends when the storage is closed.
 pub(super) fn start(inner: Arc<Inner>) -> Result<()> {
     let work = move || {
+        inner.work().worker = Some(std::thread::current().id());
         let mut written = 0;
         loop {
             match inner.next_job() {
@@ -30,11 +37,11 @@ pub(super) fn start(inner: Arc<Inner>) -> Result<()> {
                 Job::Touch => inner.touch(),
                 Job::Grow(size) => inner.grow(size),
                 Job::Trim(surplus) => drop(surplus),
-                Job::Write(segment) => {
-                    inner.write(&segment, written);
-                    written += 1;
+                Job::Write(batch) => {
+                    inner.write(&batch, written);
+                    written += batch.len() as u64;
                 }
-                Job::End => return,
+                Job::End => return inner.dispose(),
             }
         }
     };
@@ -72,9 +79,10 @@ impl Inner {
             if let Some(size) = self.file_to_grow(work.next_place).filter(|_| work.failed.is_none()) {
                 return Job::Grow(size);
             }
-            if let Some(segment) = work.queue.pop_front() {
-                work.writing = true;
-                return Job::Write(segment);
+            if !work.queue.is_empty() {
+                let count = work.queue.len().min(BATCH_MAX);
+                work.writing = count;
+                return Job::Write(work.queue.drain(..count).collect());
             }
             // Last, because writing gives touched memory back too.
             if work.ready.len() < wanted {
@@ -129,46 +137,78 @@ impl Inner {
         }
     }
 
-    /// Writes a full segment to its place and gives its memory back.
-    fn write(&self, segment: &Segment, number: u64) {
+    /// Writes full segments to their places and gives their memory back, once none of it can be lost any more.
+    fn write(&self, batch: &[Arc<Segment>], number: u64) {
         let Some(file) = &self.file else { return };
-        let _ = number;
-        let result = if segment.is_unused() {
-            Ok(())
-        } else {
-            #[cfg(test)]
-            let planned = self.faults.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            #[cfg(test)]
-            let before = planned.map_or(Ok(()), |faults| faults(number));
-            #[cfg(not(test))]
-            let before = Ok(());
-            before.and_then(|()| {
-                // Only read-locked: image readers go on from memory while this may be stuck.
-                match &*segment.content.read().unwrap_or_else(PoisonError::into_inner) {
-                    Content::Memory(buf) => file.write(buf, segment.offset()),
-                    Content::Stored => Ok(()),
-                }
-            })
-        };
-        if let Err(error) = result {
-            self.work().writing = false;
+        let written =
+            batch.iter().zip(number..).try_for_each(|(segment, nth)| self.write_one(file, segment, nth));
+        if let Err(error) = written.and_then(|()| self.sync(file)) {
+            // All of them stay in memory: of those that were written nobody knows what can still be read.
+            self.work().writing = 0;
             self.fail(&format!("cannot write to {}: {error}", file.path.display()));
             return;
         }
-        let content = {
-            let mut content = segment.content.write().unwrap_or_else(PoisonError::into_inner);
-            std::mem::replace(&mut *content, Content::Stored)
-        };
+        let contents: Vec<Content> = batch
+            .iter()
+            .map(|segment| {
+                let mut content = segment.content.write().unwrap_or_else(PoisonError::into_inner);
+                std::mem::replace(&mut *content, Content::Stored)
+            })
+            .collect();
         let mut work = self.work();
-        work.writing = false;
-        let surplus = match content {
-            Content::Memory(buf) => work.keep(buf),
-            Content::Stored => None,
-        };
+        work.writing = 0;
+        let surplus: Vec<Buf> = contents
+            .into_iter()
+            .filter_map(|content| match content {
+                Content::Memory(buf) => work.keep(buf),
+                Content::Stored => None,
+            })
+            .collect();
         let waiting = std::mem::take(&mut work.waiting);
         drop(work);
         drop(surplus);
         waiting.into_iter().for_each(std::task::Waker::wake);
+    }
+
+    fn write_one(&self, file: &StoreFile, segment: &Segment, number: u64) -> io::Result<()> {
+        if segment.is_unused() {
+            return Ok(());
+        }
+        let _ = number;
+        #[cfg(test)]
+        self.planned(|faults| faults.write.clone(), number)?;
+        // Only read-locked: image readers go on from memory while this may be stuck.
+        match &*segment.content.read().unwrap_or_else(PoisonError::into_inner) {
+            Content::Memory(buf) => file.write(buf, segment.offset()),
+            Content::Stored => Ok(()),
+        }
+    }
+
+    fn sync(&self, file: &StoreFile) -> io::Result<()> {
+        #[cfg(test)]
+        self.planned(|faults| faults.sync.clone(), 0)?;
+        file.sync()
+    }
+
+    /// The storage is closed: its file goes.
+    fn dispose(&self) {
+        if let Some(file) = &self.file {
+            #[cfg(test)]
+            let _ = self.planned(|faults| faults.dispose.clone(), 0);
+            file.dispose();
+        }
+        self.work().disposed = true;
+        self.gone.notify_all();
+    }
+
+    #[cfg(test)]
+    fn planned(
+        &self,
+        which: impl FnOnce(&super::Faults) -> Option<super::Fault>,
+        number: u64,
+    ) -> io::Result<()> {
+        let planned = which(&self.faults.lock().unwrap_or_else(PoisonError::into_inner));
+        planned.map_or(Ok(()), |fault| fault(number))
     }
 
     /// Nothing more is taken. What is here can still be read: segments that were not written stay in memory.

@@ -10,36 +10,8 @@ use bowline_device::Device;
 use bowline_io::{Queues, QueuesConfig};
 
 use super::support::*;
+use crate::cow::store::Fault;
 use crate::cow::*;
-
-/// A device full of data.
-fn device(mib: u64, pace: Pace) -> (Arc<TestStore>, Arc<Device>) {
-    let store = TestStore::new(mib * MIB, BlockSize::B512, pace);
-    let piece: Vec<u8> = (0..MIB).map(|at| (at / 512 % 251 + 1) as u8).collect();
-    (0..mib).for_each(|at| store.write(ByteRange::new(at * MIB, MIB), &piece));
-    (store.clone(), Device::new("disk", store))
-}
-
-fn overwrite(device: &Device, from: u64, to: u64, byte: u8) {
-    for at in (from..to).step_by(64 * 1024) {
-        write(device, at, &[byte; 64 * 1024]);
-    }
-}
-
-fn assert_failed(snapshot: &Snapshot, with: &str) {
-    let SnapshotState::Failed { reason } = snapshot.state() else { panic!("{} goes on", snapshot.name()) };
-    assert!(reason.contains(with), "{reason}");
-    let error = read(image(snapshot), ByteRange::new(0, 512)).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Io, "images answer EIO");
-    assert!(error.to_string().contains(with), "{error}");
-    let error = snapshot.devices()[0].changed(None).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Io, "I4: what is not known is not told");
-}
-
-fn file(dir: &tempfile::TempDir, name: &str, limit: u64) -> Arc<DiffStorage> {
-    let kind = StoreKind::File(dir.path().join(name));
-    DiffStorage::open(StoreSpec { kind, limit, step: MIB }).unwrap()
-}
 
 #[test]
 fn a_full_storage_costs_the_snapshot_once_and_the_origin_nothing() {
@@ -114,9 +86,9 @@ fn a_storage_that_errors_costs_only_its_own_snapshot() {
     let before = store.contents();
     let old = take_one("old", &device, None);
     let storage = file(&dir, "diff", 64 * MIB);
-    storage.set_faults(Arc::new(
-        |nth| if nth == 2 { Err(std::io::Error::from_raw_os_error(5)) } else { Ok(()) },
-    ));
+    storage.plan(|faults| {
+        faults.write = Some(Arc::new(|nth| if nth == 2 { Err(broken()) } else { Ok(()) }));
+    });
     let told = Arc::new(Told::default());
     let new = take_with("new", &device, Some(&old), &storage, told.clone());
     overwrite(&device, 0, 4 * MIB, 5);
@@ -139,12 +111,13 @@ fn a_storage_that_stalls_is_given_up_in_bounded_time() {
     let storage = file(&dir, "diff", 64 * MIB);
     let (release, stalled) = mpsc::channel::<()>();
     let stalled = std::sync::Mutex::new(stalled);
-    storage.set_faults(Arc::new(move |nth| {
+    let stall: Fault = Arc::new(move |nth| {
         if nth == 1 {
             let _ = stalled.lock().unwrap().recv_timeout(Duration::from_secs(60));
         }
         Ok(())
-    }));
+    });
+    storage.plan(|faults| faults.write = Some(stall));
     let hold = Duration::from_millis(300);
     let limits = Limits { hold, ..limits() };
     let snapshot = take("s", &[(device.clone(), None)], &storage, Arc::new(NoEvents), limits).unwrap();

@@ -132,5 +132,9 @@ fn images_refuse_changes() {
     let image = Device::new("s/disk", snapshot.devices()[0].image().clone());
     let result = block_on(perform(&*image, Op::Write, ByteRange::new(0, 512), &[1; 512]));
     assert_eq!(result.unwrap_err().kind(), ErrorKind::ReadOnly);
+    let io = Io::new(Request::new(Op::Write, ByteRange::new(0, 512)), Buf::copy_of(&[7; 512]));
+    let done = block_on(snapshot.devices()[0].image().submit(io));
+    assert_eq!(done.result.unwrap_err().kind(), ErrorKind::ReadOnly);
+    assert_eq!(&*done.data, &[7; 512], "whoever lent the buffer gets it back");
     assert_eq!(image.location(), "s/disk");
 }

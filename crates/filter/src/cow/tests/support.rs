@@ -329,3 +329,36 @@ pub(crate) const FREEZE: Duration = Duration::from_secs(20);
 pub(crate) fn image(snapshot: &Snapshot) -> &ImageStore {
     snapshot.devices()[0].image()
 }
+
+/// A device full of data.
+pub(crate) fn device(mib: u64, pace: Pace) -> (Arc<TestStore>, Arc<Device>) {
+    let store = TestStore::new(mib * MIB, BlockSize::B512, pace);
+    let piece: Vec<u8> = (0..MIB).map(|at| (at / 512 % 251 + 1) as u8).collect();
+    (0..mib).for_each(|at| store.write(ByteRange::new(at * MIB, MIB), &piece));
+    (store.clone(), Device::new("disk", store))
+}
+
+pub(crate) fn overwrite(device: &Device, from: u64, to: u64, byte: u8) {
+    for at in (from..to).step_by(64 * 1024) {
+        write(device, at, &[byte; 64 * 1024]);
+    }
+}
+
+pub(crate) fn assert_failed(snapshot: &Snapshot, with: &str) {
+    let SnapshotState::Failed { reason } = snapshot.state() else { panic!("{} goes on", snapshot.name()) };
+    assert!(reason.contains(with), "{reason}");
+    let error = read(image(snapshot), ByteRange::new(0, 512)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Io, "images answer EIO");
+    assert!(error.to_string().contains(with), "{error}");
+    let error = snapshot.devices()[0].changed(None).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Io, "I4: what is not known is not told");
+}
+
+pub(crate) fn file(dir: &tempfile::TempDir, name: &str, limit: u64) -> Arc<DiffStorage> {
+    let kind = StoreKind::File(dir.path().join(name));
+    DiffStorage::open(StoreSpec { kind, limit, step: MIB }).unwrap()
+}
+
+pub(crate) fn broken() -> std::io::Error {
+    std::io::Error::from_raw_os_error(5)
+}
