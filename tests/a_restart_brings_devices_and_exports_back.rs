@@ -124,6 +124,11 @@ fn a_missing_disk_keeps_only_itself_down() {
     daemon.connect("here").read(0, 512).unwrap();
     let failed = daemon.events().into_iter().find(|event| event["kind"] == "device-failed").unwrap();
     assert_eq!(failed["device"], "away", "{failed}");
+    let absent = daemon.json(&["status"])["absent"].clone();
+    assert_eq!((&absent[0]["name"], absent.as_array().unwrap().len()), (&Value::from("away"), 1), "{absent}");
+    assert!(absent[0]["reason"].as_str().unwrap().contains("away.raw"), "{absent}");
+    let log = daemon.log();
+    assert!(log.lines().any(|line| line.contains("WARN") && line.contains("away")), "{log}");
     // It is back once its disk is.
     let start = daemon.stop();
     std::fs::rename(&hidden, &away).unwrap();
@@ -149,4 +154,104 @@ fn a_damaged_state_is_refused_and_left_alone() {
     }
     std::fs::write(&file, &sound).unwrap();
     start.start().connect("disk").read(0, 512).unwrap();
+}
+
+#[test]
+fn an_export_that_was_removed_stays_removed() {
+    let daemon = stateful().start();
+    daemon.add_file("shown", MIB);
+    daemon.add_file("taken", MIB);
+    let away = daemon.add_file("away", MIB);
+    let extra = format!("unix:{}", daemon.path("extra.sock").display());
+    for device in ["shown", "taken", "away"] {
+        daemon.ok(&["export", "add", device, "--nbd"]);
+    }
+    daemon.ok(&["export", "add", "shown", "--nbd", &extra]);
+    daemon.ok(&["export", "add", "taken", "--nbd", &extra]);
+    let remove = |device: &str| {
+        for export in daemon.json(&["export", "list"]).as_array().unwrap() {
+            if export["device"] == device {
+                daemon.ok(&["export", "remove", export["id"].as_str().unwrap()]);
+            }
+        }
+    };
+    remove("taken");
+    remove("away");
+    let hidden = |daemon: &Daemon, device: &str| {
+        let at = |socket: &std::path::Path| Nbd::connect_unix(socket, device).is_err();
+        assert!(at(&daemon.nbd_socket()) && at(&daemon.path("extra.sock")), "{device} is served");
+    };
+    hidden(&daemon, "taken");
+    // Also over a start at which one of the disks is missing.
+    let start = daemon.kill();
+    std::fs::rename(&away, start.path("elsewhere")).unwrap();
+    let daemon = start.start();
+    hidden(&daemon, "taken");
+    daemon.connect("shown").read(0, 512).unwrap();
+    let start = daemon.stop();
+    std::fs::rename(start.path("elsewhere"), &away).unwrap();
+    let daemon = start.start();
+    hidden(&daemon, "taken");
+    assert!(Nbd::connect_unix(&daemon.nbd_socket(), "away").is_err(), "away is served");
+    // Until it is asked for again.
+    daemon.ok(&["export", "add", "taken", "--nbd"]);
+    daemon.stop().start().connect("taken").read(0, 512).unwrap();
+}
+
+#[test]
+fn a_disk_of_the_command_line_is_known_by_any_path() {
+    let start = stateful();
+    std::fs::create_dir(start.path("a")).unwrap();
+    let disk = start.path("a/disk.img");
+    sparse_file(&disk, MIB);
+    let link = start.path("disk.img");
+    std::os::unix::fs::symlink(&disk, &link).unwrap();
+    let dotted = start.path("a/../a/disk.img");
+    start.clone().arg(&disk).start().stop();
+    for path in [dotted, link] {
+        let daemon = start.clone().arg(&path).start();
+        assert_eq!(daemon.json(&["device", "list"]).as_array().unwrap().len(), 1);
+        daemon.connect("disk.img").read(0, 512).unwrap();
+        daemon.stop();
+    }
+}
+
+#[test]
+fn what_cannot_be_kept_is_told_at_once_and_at_the_end() {
+    let mut daemon = stateful().start();
+    // Where the new document would be written there is a folder: the next save fails, as on a full disk.
+    let blocked = daemon.path("state/state.json.new");
+    std::fs::create_dir(&blocked).unwrap();
+    let line = daemon.refused(&["device", "add", "d", "mem:1M"]);
+    assert!(line.contains("device d is added, but will not outlive the daemon"), "{line}");
+    daemon.ok(&["device", "show", "d"]);
+    daemon.signal(rustix::process::Signal::TERM);
+    let status = daemon.wait(std::time::Duration::from_secs(20));
+    assert_eq!(status.code(), Some(1), "{}", daemon.log());
+    std::fs::remove_dir(&blocked).unwrap();
+}
+
+#[test]
+fn who_can_connect_finds_every_device() {
+    let daemon = stateful().start();
+    let away = daemon.add_file("away", MIB);
+    daemon.ok(&["device", "add", "z", "mem:1M"]);
+    let start = daemon.stop();
+    // A disk that is locked by another program takes the daemon some time to give up.
+    let lock = std::fs::File::open(&away).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let (socket, stopped) = (start.path("nbd.sock"), std::sync::atomic::AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stopped.load(std::sync::atomic::Ordering::SeqCst) {
+                if std::os::unix::net::UnixStream::connect(&socket).is_ok() {
+                    Nbd::connect_unix(&socket, "z").expect("it listens before its devices are there");
+                }
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+        });
+        let daemon = start.start();
+        daemon.connect("z").read(0, 512).unwrap();
+        stopped.store(true, std::sync::atomic::Ordering::SeqCst);
+    });
 }

@@ -189,3 +189,60 @@ fn no_daemon_there() {
     assert_eq!((ran.code, ran.err.lines().count()), (1, 1), "{ran:?}");
     assert!(ran.err.contains(socket.to_str().unwrap()) && ran.err.contains("serve"), "{ran:?}");
 }
+
+#[test]
+fn every_refusal_says_what_to_do() {
+    let start = Start::new();
+    let deep = start.path(&"x".repeat(110));
+    let daemon = start.start();
+    let at = |name: &str| daemon.path(name).to_str().unwrap().to_owned();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = format!("tcp:{}", taken.local_addr().unwrap());
+    daemon.ok(&["device", "add", "m", "mem:1M"]);
+    let nobody = format!("nbd+unix:///d?socket={}", at("nobody.sock"));
+    let cases: [(&[&str], &str); 6] = [
+        (&["device", "add", "x", &at("missing")], "--size"),
+        (&["device", "add", "x", &nobody], "start the server"),
+        (&["device", "add", "x", "nbd://127.0.0.1:1/d"], "start the server"),
+        (&["device", "add", "x", "nbd://no-such-host.invalid/d"], "host name"),
+        (&["export", "add", "m", "--nbd", &format!("unix:{}", at("no/folder/y.sock"))], "folder"),
+        (&["export", "add", "m", "--nbd", &taken], "another port"),
+    ];
+    for (args, advice) in cases {
+        let line = daemon.refused(args);
+        let last = line.rsplit(": ").next().unwrap();
+        assert!(last.contains(advice), "{args:?}: {line}");
+    }
+    let elsewhere = |option: &str, value: &std::path::Path| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bowline"));
+        let ran = Ran::of(&finish(command.arg("serve").arg(option).arg(value)));
+        assert_eq!(ran.code, 1, "{ran:?}");
+        ran.err.lines().last().unwrap_or_default().to_owned()
+    };
+    let line = elsewhere("--socket", &deep.join("c.sock"));
+    assert!(line.ends_with("choose a shorter one with --socket"), "{line}");
+    // The default listener is beside the control socket, with a longer name.
+    let folder = daemon.path(&"y".repeat(107 - 7 - daemon.path("").as_os_str().len()));
+    let line = elsewhere("--socket", &folder.join("c.sock"));
+    assert!(line.matches(folder.to_str().unwrap()).count() == 1 && line.ends_with("path"), "{line}");
+    sparse_file(&daemon.path("plain"), 1);
+    let line = Start::new().arg("--state").arg(daemon.path("plain")).refused();
+    assert!(line.contains("plain: it is a file, not a folder: "), "{line}");
+    sparse_file(&daemon.path("..."), MIB);
+    let line = Start::new().arg(daemon.path("...")).refused();
+    assert!(line.contains("/...") && line.contains("device add NAME PATH"), "{line}");
+}
+
+#[test]
+fn disks_of_one_base_name_are_told_apart() {
+    let start = Start::new();
+    for folder in ["a", "b"] {
+        std::fs::create_dir(start.path(folder)).unwrap();
+        sparse_file(&start.path(folder).join("disk.img"), MIB);
+    }
+    let (a, b) = (start.path("a/disk.img"), start.path("b/disk.img"));
+    let line = start.arg(&a).arg(&b).refused();
+    for part in [a.to_str().unwrap(), b.to_str().unwrap(), "bowline device add NAME"] {
+        assert!(line.contains(part), "{part}: {line}");
+    }
+}

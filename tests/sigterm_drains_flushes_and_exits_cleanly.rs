@@ -50,6 +50,43 @@ fn sigint_with_a_snapshot() {
 }
 
 #[test]
+fn sighup() {
+    stop_under_load(Signal::HUP, false);
+}
+
+#[test]
+fn a_second_signal_cuts_the_drain_short() {
+    let mut daemon = Daemon::start();
+    daemon.add_file("disk", 64 * MIB);
+    let mut greedy = daemon.connect("disk");
+    for _ in 0..8 {
+        greedy.send(common::nbd::READ, 0, (0, 16 * MIB), &[]).unwrap();
+    }
+    let told = Instant::now();
+    daemon.signal(Signal::INT);
+    std::thread::sleep(Duration::from_millis(500));
+    daemon.signal(Signal::INT);
+    assert_eq!(daemon.wait(Duration::from_secs(20)).code(), Some(0), "{}", daemon.log());
+    // The drain alone would be 5 s.
+    assert!(told.elapsed() < Duration::from_secs(4), "it took {:?}", told.elapsed());
+}
+
+#[test]
+fn a_device_over_an_export_of_its_own_is_flushed_while_that_is_served() {
+    let mut daemon = Daemon::start();
+    let disk = daemon.add_file("disk", 8 * MIB);
+    daemon.ok(&["device", "add", "again", &daemon.uri("disk")]);
+    daemon.ok(&["device", "add", "a-third", &daemon.uri("again")]);
+    let mut client = daemon.connect("a-third");
+    client.write(MIB, &[9; 4096]).unwrap();
+    let told = Instant::now();
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.wait(Duration::from_secs(30)).code(), Some(0), "{}", daemon.log());
+    assert!(told.elapsed() < Duration::from_secs(4), "it took {:?}", told.elapsed());
+    assert_eq!(file_bytes(&disk)[usize::try_from(MIB).unwrap()..][..4096], [9; 4096], "I7");
+}
+
+#[test]
 fn a_client_that_never_reads_does_not_hold_it_up() {
     let mut daemon = Daemon::start();
     daemon.add_file("disk", 64 * MIB);
@@ -71,6 +108,9 @@ fn disks_of_the_command_line_are_printed_served_and_stopped() {
     let (name, uri) = out.trim().split_once("  ").unwrap_or_else(|| panic!("{out:?}"));
     assert_eq!((name, uri), ("disk_one.img", daemon.uri("disk_one.img").as_str()));
     daemon.connect(name).write(0, &[5; 4096]).unwrap();
-    let _folder = daemon.stop();
+    let start = daemon.stop();
     assert_eq!(file_bytes(&disk)[..4096], [5; 4096]);
+    let daemon = start.arg("--json").start();
+    let told: serde_json::Value = serde_json::from_str(&daemon.out()).unwrap();
+    assert_eq!(told, serde_json::json!({"name": "disk_one.img", "uri": daemon.uri("disk_one.img")}));
 }

@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use bowline_daemon::{EngineChoice, ListenAddr, LogLevel, ServeOptions, TlsFiles};
 use clap::Args;
 
-use crate::cli::{Failure, Global, Result, log_level};
+use crate::cli::{Failure, Global, Result, absolute, log_level};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  bowline serve disk.img\n  \
                         bowline serve --state /var/lib/bowline --listen tcp:127.0.0.1:10809\n\n\
                         Each disk is a device named after its file. One line is printed for each, NAME and URI; then it \
-                        serves until SIGTERM or SIGINT.")]
+                        serves until SIGTERM, SIGINT or SIGHUP. A second signal cuts off clients at once.")]
 pub(crate) struct Serve {
     /// Files and block devices to add and export
     #[arg(value_name = "DISK")]
@@ -45,23 +45,29 @@ pub(crate) struct Serve {
 impl Serve {
     pub(crate) fn run(self, global: &Global) -> Result<()> {
         let level = log_level(true, global.verbose);
-        bowline_daemon::serve(&self.options(global.socket(), level))
+        bowline_daemon::serve(&self.options(global, level)?)
             .map_err(|error| Failure::Failed(error.to_string()))
     }
 
-    fn options(self, socket: PathBuf, log_level: LogLevel) -> ServeOptions {
+    /// Paths are made absolute: clients are told of them, and may be in other folders.
+    fn options(self, global: &Global, log_level: LogLevel) -> Result<ServeOptions> {
         let tls = self.tls_certificate.zip(self.tls_key);
-        ServeOptions {
+        let listen = match self.listen {
+            Some(ListenAddr::Unix(path)) => Some(ListenAddr::Unix(absolute(&path)?)),
+            other => other,
+        };
+        Ok(ServeOptions {
             disks: self.disks,
-            state: self.state,
-            socket,
-            listen: self.listen,
+            state: self.state.as_deref().map(absolute).transpose()?,
+            socket: absolute(&global.socket())?,
+            listen,
             insecure: self.insecure,
             tls: tls.map(|(certificate, key)| TlsFiles { certificate, key, client_ca: self.tls_client_ca }),
             engine: self.engine,
             queues: self.queues.map(usize::from),
+            json: global.json,
             log_level,
-        }
+        })
     }
 }
 

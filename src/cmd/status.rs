@@ -20,6 +20,10 @@ impl StatusArgs {
             output.table(&limits(status))?;
             output.line("")?;
             output.table(&super::device::list(&status.devices))?;
+            if !status.absent.is_empty() {
+                output.line("")?;
+                output.table(&absent(status))?;
+            }
             if !status.snapshots.is_empty() {
                 output.line("")?;
                 output.table(&super::snapshot::list(&status.snapshots))?;
@@ -40,6 +44,14 @@ fn daemon(status: &Status) -> Table {
     }
     table.pair("state", status.state.as_deref().unwrap_or("none: nothing outlives the daemon"));
     table.pair("exports", status.exports.len());
+    table
+}
+
+fn absent(status: &Status) -> Table {
+    let mut table = Table::new(&["ABSENT", "SOURCE", "REASON"]);
+    for device in &status.absent {
+        table.row([device.name.clone(), device.source.clone(), device.reason.clone()]);
+    }
     table
 }
 

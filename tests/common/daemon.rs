@@ -118,7 +118,9 @@ fn one_line(ran: &Ran) -> String {
     assert_eq!(ran.err.lines().last(), lines.first().copied(), "the error is not the last line: {ran:?}");
     assert!(!ran.err.contains("panicked"), "{ran:?}");
     let line = lines[0].to_owned();
-    assert!(line.matches(": ").count() >= 2, "it lacks what, why or what to do: {line}");
+    // bowline, what, why, what to do.
+    assert!(line.split(": ").count() >= 4, "it lacks what, why or what to do: {line}");
+    assert!(!line.ends_with(')') || !line.contains("(os error "), "it ends without what to do: {line}");
     line
 }
 

@@ -41,6 +41,6 @@ pub use snapshot::{
     OnFull, Snapshot, SnapshotDevice, SnapshotState, SnapshotStore, SnapshotTake, StoreKind, StoreSpec,
 };
 pub use source::Source;
-pub use status::{Engine, Limit, Status};
+pub use status::{Absent, Engine, Limit, Status};
 pub use timestamp::Timestamp;
 pub use uuid::Uuid;

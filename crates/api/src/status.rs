@@ -58,6 +58,18 @@ pub struct Limit {
     pub limit: u64,
 }
 
+/// A device that should be there, and could not be opened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+pub struct Absent {
+    /// Its name.
+    pub name: String,
+    /// What it was to be over.
+    pub source: String,
+    /// Why that could not be opened, for people.
+    pub reason: String,
+}
+
 /// The daemon.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
@@ -82,6 +94,9 @@ pub struct Status {
     pub state: Option<String>,
     /// Limits and their use, by name: `connections`, `memory_bytes`, `in_flight`, …
     pub limits: BTreeMap<String, Limit>,
+    /// Devices of the state folder that could not be opened at the start; they are tried again at the next.
+    #[serde(default)]
+    pub absent: Vec<Absent>,
     /// All devices, images included.
     pub devices: Vec<Device>,
     /// All exports.

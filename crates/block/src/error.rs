@@ -109,8 +109,10 @@ pub struct Context {
     pub op: Option<&'static str>,
     /// The bytes.
     pub range: Option<ByteRange>,
-    /// The reason, and what to do about it.
+    /// The reason.
     pub why: String,
+    /// What to do about it, for whoever tells a person: not part of the text.
+    pub hint: Option<String>,
 }
 
 #[derive(Debug)]
@@ -181,6 +183,13 @@ impl Error {
         self
     }
 
+    /// Says what to do about it, if nothing is said yet.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.0.context.hint.get_or_insert_with(|| hint.into());
+        self
+    }
+
     /// Adds what caused it.
     #[must_use]
     pub fn source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
@@ -191,7 +200,7 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Context { device, op, range, why } = &self.0.context;
+        let Context { device, op, range, why, .. } = &self.0.context;
         if let Some(device) = device {
             write!(f, "{device}: ")?;
         }

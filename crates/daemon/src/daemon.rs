@@ -1,5 +1,7 @@
 //! The daemon's parts, and how verbs get at them.
 
+use std::fmt::Display;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
@@ -12,7 +14,7 @@ use rustls::ServerConfig;
 use crate::error::{failed, failed_io};
 use crate::events::EventLog;
 use crate::options::ListenAddr;
-use crate::state::{StateFolder, Stored};
+use crate::state::{Hidden, StateFolder, Stored};
 use crate::tables::Tables;
 
 /// How long a device may take to drain before a change of its stack is given up.
@@ -37,6 +39,7 @@ pub(crate) struct Daemon {
     pub(crate) started_at: Timestamp,
     pub(crate) started: Instant,
     changing: Mutex<()>,
+    unsaved: AtomicBool,
 }
 
 impl Daemon {
@@ -50,6 +53,7 @@ impl Daemon {
             started_at: Timestamp::now(),
             started: Instant::now(),
             changing: Mutex::new(()),
+            unsaved: AtomicBool::new(false),
         })
     }
 
@@ -77,15 +81,26 @@ impl Daemon {
         flushed.map_err(|error| failed(&what, &error))
     }
 
-    /// Puts what there is into the state folder. What failed is told and tried again with the next change: the
-    /// running daemon is right either way.
-    pub(crate) fn save(&self) {
-        let Some(folder) = &self.state else { return };
-        let stored = self.stored();
-        if let Err(error) = folder.save(&stored) {
+    /// Puts what there is into the state folder, after what was `done`.
+    ///
+    /// # Errors
+    /// It could not be written: the running daemon is right, but a restart will not know. It is tried again with the
+    /// next change, and at the stop.
+    pub(crate) fn save(&self, done: impl Display) -> Result<(), ApiError> {
+        let Some(folder) = &self.state else { return Ok(()) };
+        let saved = folder.save(&self.stored());
+        self.unsaved.store(saved.is_err(), Ordering::SeqCst);
+        saved.map_err(|error| {
             tracing::error!("{error}");
-            self.events.draft(EventKind::Notice, error.to_string()).post();
-        }
+            self.events.draft(EventKind::Notice, error.message.clone()).post();
+            let message = format!("{done}, but will not outlive the daemon: {error}");
+            ApiError { kind: error.kind, message }
+        })
+    }
+
+    /// Whether the state folder lacks the last change.
+    pub(crate) fn unsaved(&self) -> bool {
+        self.unsaved.load(Ordering::SeqCst)
     }
 
     /// What the state folder is to keep.
@@ -95,13 +110,13 @@ impl Daemon {
             .devices
             .values()
             .filter_map(|entry| entry.asked.clone())
-            .chain(tables.absent.clone())
+            .chain(tables.absent.iter().map(|absent| absent.asked.clone()))
             .collect();
         let exports = tables
             .exports
             .iter()
             // Images are gone after a restart, and their exports with them.
-            .filter(|export| !export.device.contains('/'))
+            .filter(|export| !is_image(&export.device))
             .map(|export| bowline_api::ExportAdd {
                 device: export.device.clone(),
                 kind: bowline_api::ExportKind::Nbd,
@@ -110,9 +125,27 @@ impl Daemon {
             })
             .chain(tables.absent_exports.clone())
             .collect();
+        let hidden = tables
+            .listeners
+            .iter()
+            .flat_map(|listener| {
+                let address = (listener.address != self.nbd.address).then(|| listener.address.clone());
+                listener
+                    .hidden
+                    .iter()
+                    .filter(|device| !is_image(device))
+                    .map(move |device| Hidden { device: device.clone(), address: address.clone() })
+            })
+            .chain(tables.hidden_later.clone())
+            .collect();
         let plain_snapshots = tables.snapshots.iter().map(|snapshot| snapshot.name.clone()).collect();
-        Stored { devices, exports, plain_snapshots, ..Stored::default() }
+        Stored { devices, exports, hidden, plain_snapshots, ..Stored::default() }
     }
+}
+
+/// Images are named after their snapshot, with a slash that no device can have.
+fn is_image(name: &str) -> bool {
+    name.contains('/')
 }
 
 impl Drop for Daemon {

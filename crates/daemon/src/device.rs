@@ -34,11 +34,8 @@ impl Daemon {
         let opened = self.open_device(request.clone())?;
         let _turn = self.change();
         self.insert_device(opened)?;
-        let mut tables = self.write();
-        tables.absent.retain(|absent| absent.name != request.name);
-        tables.absent_exports.retain(|export| export.device != request.name);
-        drop(tables);
-        self.save();
+        self.write().forget_absent(&request.name);
+        self.save(format_args!("device {} is added", request.name))?;
         self.device_show(&request.name)
     }
 
@@ -180,8 +177,8 @@ impl Daemon {
 
     pub(crate) fn device_remove(&self, name: &str, force: bool) -> Result<(), ApiError> {
         let _turn = self.change();
-        if self.forget_absent(name) {
-            return Ok(());
+        if self.write().forget_absent(name) {
+            return self.save(format_args!("device {name} is forgotten"));
         }
         let snapshots = self.may_remove(name, force)?;
         for snapshot in snapshots {
@@ -189,24 +186,7 @@ impl Daemon {
         }
         self.take_out_device(name)?;
         self.events.draft(EventKind::DeviceRemoved, format!("device {name} was removed")).device(name).post();
-        self.save();
-        Ok(())
-    }
-
-    /// A device that could not be opened at the start can still be removed.
-    fn forget_absent(&self, name: &str) -> bool {
-        let mut tables = self.write();
-        let before = tables.absent.len();
-        tables.absent.retain(|absent| absent.name != name);
-        let found = tables.absent.len() < before && !tables.devices.contains_key(name);
-        if found {
-            tables.absent_exports.retain(|export| export.device != name);
-        }
-        drop(tables);
-        if found {
-            self.save();
-        }
-        found
+        self.save(format_args!("device {name} is removed"))
     }
 
     /// Whether the device may go; the snapshots that go with it.
@@ -317,7 +297,7 @@ impl Daemon {
         if let Some(entry) = self.write().devices.get_mut(name) {
             note_size(entry, size);
         }
-        self.save();
+        self.save(format_args!("device {name} is resized"))?;
         self.device_show(name)
     }
 }

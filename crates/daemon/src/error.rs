@@ -21,12 +21,8 @@ pub(crate) fn failed(what: impl Display, error: &Error) -> ApiError {
         Kind::Gone => (ErrorKind::NotFound, "look at the events"),
         _ => (ErrorKind::Io, "look at the events and the kernel log"),
     };
-    // A reason that already says what to do needs no second advice.
-    let text = error.to_string();
-    if text.matches(": ").count() >= 2 {
-        return ApiError { kind, message: bowline_api::error::one_line(&format!("{what}: {text}")) };
-    }
-    ApiError::new(kind, what, text, hint)
+    // Where it failed knows best what to do about it.
+    ApiError::new(kind, what, error, error.context().hint.as_deref().unwrap_or(hint))
 }
 
 /// The same for an error of the operating system.

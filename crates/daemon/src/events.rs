@@ -105,7 +105,13 @@ impl Draft<'_> {
         let mut log = events.lock();
         log.last += 1;
         event.id = EventId(log.last);
-        tracing::info!(id = log.last, kind = ?event.kind, "{}", event.message);
+        let (id, kind) = (log.last, event.kind);
+        match kind {
+            EventKind::DeviceFailed | EventKind::Failed | EventKind::NoSpace => {
+                tracing::warn!(id, ?kind, "{}", event.message);
+            }
+            _ => tracing::info!(id, ?kind, "{}", event.message),
+        }
         if log.kept.len() == KEPT {
             log.kept.pop_front();
         }

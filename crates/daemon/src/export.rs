@@ -24,7 +24,7 @@ impl Daemon {
     pub(crate) fn export_add(&self, request: ExportAdd) -> Result<Export, ApiError> {
         let _turn = self.change();
         let export = self.add_export(request)?;
-        self.save();
+        self.save(format_args!("device {} is exported", export.device))?;
         Ok(export)
     }
 
@@ -81,12 +81,9 @@ impl Daemon {
         let server = NbdServer::start(config, std::sync::Arc::new(catalog), self.queues.handles())
             .map_err(|error| failed(&what, &error))?;
         let address = address.clone();
-        self.write().listeners.push(Listener {
-            id,
-            address,
-            server: Some(server),
-            hidden: Default::default(),
-        });
+        let mut tables = self.write();
+        let hidden = tables.take_hidden((address != self.nbd.address).then_some(&address));
+        tables.listeners.push(Listener { id, address, server: Some(server), hidden });
         Ok(id)
     }
 
@@ -142,8 +139,7 @@ impl Daemon {
             .draft(EventKind::ExportRemoved, format!("export {id} of device {device} was removed"))
             .device(device)
             .post();
-        self.save();
-        Ok(())
+        self.save(format_args!("export {id} is removed"))
     }
 
     /// Takes a device or image out of the tables, with its exports and the listeners that were there for these only. The

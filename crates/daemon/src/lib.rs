@@ -26,8 +26,10 @@ mod export;
 mod metrics;
 mod serve;
 mod snapshot;
+mod socket;
 mod state;
 mod status;
+mod stop;
 mod tables;
 mod tls;
 

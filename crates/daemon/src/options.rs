@@ -23,6 +23,8 @@ pub struct ServeOptions {
     pub engine: Option<EngineChoice>,
     /// Queue threads; default: one per CPU, at most 8.
     pub queues: Option<usize>,
+    /// Print what is exported as JSON, one document a line.
+    pub json: bool,
     /// How much the command line has set up to be logged to stderr.
     pub log_level: LogLevel,
 }

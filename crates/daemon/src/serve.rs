@@ -1,20 +1,20 @@
 //! `bowline serve`: the life of the daemon, from its options to its clean stop.
 
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::Arc;
 
-use bowline_api::{ApiError, DeviceAdd, ErrorKind, EventKind, ExportAdd, ExportKind};
+use bowline_api::{ApiError, DeviceAdd, ErrorKind, EventKind, ExportAdd, ExportKind, Source};
 use bowline_io::{EngineKind, Queues, QueuesConfig, probe};
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::daemon::{Daemon, NbdDefaults};
-use crate::error::{failed, failed_io};
-use crate::export::DRAIN;
+use crate::error::failed_io;
 use crate::options::{EngineChoice, ListenAddr, ServeOptions};
+use crate::socket::ControlSocket;
 use crate::state::{StateFolder, Stored};
+use crate::stop::Service;
+use crate::tables::{AbsentDevice, DeviceEntry};
 
 /// More queues than this have shown no gain.
 const QUEUES_MAX: usize = 8;
@@ -26,8 +26,10 @@ const QUEUES_MAX: usize = 8;
 pub fn serve(options: &ServeOptions) -> Result<(), ApiError> {
     let control = ControlSocket::bind(&options.socket)?;
     let daemon = start(options)?;
-    let served = bring_up(&daemon, options).and_then(|()| answer(&daemon, &control));
-    let stopped = stop(&daemon);
+    let up = bring_up(&daemon, options);
+    let mut service = Service::new()?;
+    let served = up.and_then(|()| service.answer(&daemon, control.listener()));
+    let stopped = service.stop(&daemon);
     served.and(stopped)
 }
 
@@ -72,21 +74,36 @@ fn choose_engine(wanted: Option<EngineChoice>) -> Result<EngineKind, ApiError> {
     }
 }
 
-/// Brings back what the state folder has, adds the disks, and says where they are.
+/// Brings back what the state folder has, adds the disks, and says where they are. Listeners come after the devices: who
+/// can connect finds all of them.
 fn bring_up(daemon: &Arc<Daemon>, options: &ServeOptions) -> Result<(), ApiError> {
     let _turn = daemon.change();
-    daemon.listener_at(None)?;
     let stored = match &daemon.state {
         Some(folder) => folder.load()?,
         None => Stored::default(),
     };
-    bring_back(daemon, stored);
-    let mut lines = String::new();
-    for disk in &options.disks {
-        let (name, uri) = add_disk(daemon, disk)?;
-        lines.push_str(&format!("{name}  {uri}\n"));
+    let Stored { devices, exports, hidden, plain_snapshots, .. } = stored;
+    bring_back_devices(daemon, devices);
+    let disks: Vec<String> =
+        options.disks.iter().map(|disk| add_disk(daemon, disk)).collect::<Result<_, _>>()?;
+    daemon.write().hidden_later = hidden;
+    daemon.listener_at(None)?;
+    bring_back_exports(daemon, exports);
+    for snapshot in plain_snapshots {
+        let message = format!("snapshot {snapshot} did not outlive the daemon: it was not persistent");
+        daemon.events.draft(EventKind::SnapshotRemoved, message).snapshot(snapshot).post();
     }
-    daemon.save();
+    let mut lines = String::new();
+    for name in disks {
+        let uri = export_disk(daemon, &name)?;
+        if options.json {
+            lines.push_str(&format!("{}\n", serde_json::json!({ "name": name, "uri": uri })));
+        } else {
+            lines.push_str(&format!("{name}  {uri}\n"));
+        }
+    }
+    // What it cannot keep is told, and tried again at the stop: the disks are served either way.
+    let _ = daemon.save("the daemon is up");
     daemon.events.draft(EventKind::Started, "the daemon is up").post();
     // Whoever started us may not care to listen.
     let mut out = std::io::stdout();
@@ -96,18 +113,20 @@ fn bring_up(daemon: &Arc<Daemon>, options: &ServeOptions) -> Result<(), ApiError
 }
 
 /// What cannot be brought back is told and kept for the next start: one missing disk must not keep the others down.
-fn bring_back(daemon: &Daemon, stored: Stored) {
-    for device in stored.devices {
-        if let Err(error) = daemon.add_device(device.clone()) {
-            let name = device.name.clone();
-            daemon.events.draft(EventKind::DeviceFailed, error.to_string()).device(name).post();
-            daemon.write().absent.push(device);
+fn bring_back_devices(daemon: &Daemon, devices: Vec<DeviceAdd>) {
+    for asked in devices {
+        if let Err(error) = daemon.add_device(asked.clone()) {
+            daemon.events.draft(EventKind::DeviceFailed, error.to_string()).device(&asked.name).post();
+            daemon.write().absent.push(AbsentDevice { asked, reason: error.message });
         }
     }
-    for export in stored.exports {
+}
+
+fn bring_back_exports(daemon: &Daemon, exports: Vec<ExportAdd>) {
+    for export in exports {
         let name = export.device.clone();
         let mut tables = daemon.write();
-        if tables.absent.iter().any(|absent| absent.name == name) {
+        if tables.absent.iter().any(|absent| absent.asked.name == name) {
             tables.absent_exports.push(export);
             continue;
         }
@@ -116,39 +135,47 @@ fn bring_back(daemon: &Daemon, stored: Stored) {
             daemon.events.draft(EventKind::Notice, error.to_string()).device(name).post();
         }
     }
-    for snapshot in stored.plain_snapshots {
-        let message = format!("snapshot {snapshot} did not outlive the daemon: it was not persistent");
-        daemon.events.draft(EventKind::SnapshotRemoved, message).snapshot(snapshot).post();
-    }
 }
 
-/// Adds a disk of the command line and exports it; both may be there already, from the state folder.
-fn add_disk(daemon: &Daemon, disk: &Path) -> Result<(String, String), ApiError> {
+/// Adds a disk of the command line, unless the state folder had it already; its name.
+fn add_disk(daemon: &Daemon, disk: &Path) -> Result<String, ApiError> {
     let name = name_of(disk)?;
     let absolute = std::path::absolute(disk).unwrap_or_else(|_| disk.to_owned());
     let source = text_of(&absolute)?;
-    let known = daemon.read().devices.get(&name).is_some_and(|entry| entry.source == source);
-    if !known {
-        let request = DeviceAdd {
-            name: name.clone(),
-            source,
-            read_only: false,
-            block_size: None,
-            cache: None,
-            size: None,
-        };
-        daemon.add_device(request)?;
+    if let Some(entry) = daemon.read().devices.get(&name) {
+        if is_at(entry, &absolute) {
+            return Ok(name);
+        }
+        let why = format!("there is a device {name} already, over {}", entry.source);
+        let hint = format!("serve it under another name: `bowline device add NAME {source}`");
+        return Err(ApiError::new(ErrorKind::AlreadyExists, format!("serve {source}"), why, hint));
     }
-    let request = ExportAdd { device: name.clone(), kind: ExportKind::Nbd, address: None, read_only: false };
+    let request =
+        DeviceAdd { name: name.clone(), source, read_only: false, block_size: None, cache: None, size: None };
+    daemon.add_device(request)?;
+    Ok(name)
+}
+
+/// Whether the device is over that very file, by whatever path.
+fn is_at(entry: &DeviceEntry, disk: &Path) -> bool {
+    let identity = |path: &Path| std::fs::metadata(path).map(|data| (data.dev(), data.ino())).ok();
+    match entry.asked.as_ref().and_then(|asked| asked.check().ok()) {
+        Some(Source::Path(path)) => identity(disk).is_some_and(|file| identity(&path) == Some(file)),
+        _ => false,
+    }
+}
+
+/// Exports a disk of the command line, unless the state folder had that already; its URI.
+fn export_disk(daemon: &Daemon, name: &str) -> Result<String, ApiError> {
+    let request =
+        ExportAdd { device: name.to_owned(), kind: ExportKind::Nbd, address: None, read_only: false };
     let export = match daemon.add_export(request) {
         Err(error) if error.kind == ErrorKind::AlreadyExists => {
             daemon.export_list().into_iter().find(|export| export.device == name)
         }
         other => Some(other?),
     };
-    let uri =
-        export.map(|export| export.uri).ok_or_else(|| ApiError::not_found("export of device", &name))?;
-    Ok((name, uri))
+    export.map(|export| export.uri).ok_or_else(|| ApiError::not_found("export of device", name))
 }
 
 /// The device name of a disk: its file name, with what no name may contain replaced.
@@ -157,7 +184,11 @@ fn name_of(disk: &Path) -> Result<String, ApiError> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "._+-".contains(c);
     let name: String = file.chars().map(|c| if allowed(c) { c } else { '_' }).collect();
     let name = name.trim_start_matches(|c: char| !c.is_ascii_alphanumeric()).to_owned();
-    bowline_api::names::check_name("device", &name)?;
+    if bowline_api::names::check_name("device", &name).is_err() {
+        let what = format!("serve {}", disk.display());
+        let why = "no device can be named after it";
+        return Err(ApiError::invalid(what, why, "name it yourself: `bowline device add NAME PATH`"));
+    }
     Ok(name)
 }
 
@@ -166,121 +197,4 @@ fn text_of(path: &Path) -> Result<String, ApiError> {
         let what = format!("serve {}", path.display());
         ApiError::invalid(what, "its path is not UTF-8", "serve it through a link with a plain name")
     })
-}
-
-/// Answers the control API until a signal comes.
-fn answer(daemon: &Arc<Daemon>, control: &ControlSocket) -> Result<(), ApiError> {
-    let broken = |error| failed_io("answer the control socket", error);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .max_blocking_threads(16)
-        .build()
-        .map_err(broken)?;
-    let listener = control.listener.try_clone().map_err(broken)?;
-    runtime.block_on(async {
-        let (mut term, mut int) = (
-            signal(SignalKind::terminate()).map_err(broken)?,
-            signal(SignalKind::interrupt()).map_err(broken)?,
-        );
-        listener.set_nonblocking(true).map_err(broken)?;
-        let listener = tokio::net::UnixListener::from_std(listener).map_err(broken)?;
-        let stop = async {
-            tokio::select! {
-                _ = term.recv() => {},
-                _ = int.recv() => {},
-            }
-            tracing::info!("stopping");
-            let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-        };
-        bowline_api::server::serve(listener, daemon.clone(), stop).await;
-        Ok(())
-    })
-}
-
-/// Drains, flushes, and closes everything. All of it is tried, whatever fails; the first failure is told.
-fn stop(daemon: &Arc<Daemon>) -> Result<(), ApiError> {
-    let _turn = daemon.change();
-    daemon.events.draft(EventKind::Stopping, "the daemon is stopping").post();
-    let servers: Vec<_> =
-        daemon.write().listeners.iter_mut().filter_map(|listener| listener.server.take()).collect();
-    for server in servers {
-        server.stop(DRAIN);
-    }
-    let mut result = Ok(());
-    let snapshots: Vec<String> =
-        daemon.read().snapshots.iter().map(|snapshot| snapshot.name.clone()).collect();
-    for snapshot in snapshots {
-        result = result.and(daemon.remove_snapshot(&snapshot));
-    }
-    let devices: Vec<(String, bool)> =
-        daemon.read().devices.iter().map(|(name, entry)| (name.clone(), entry.read_only)).collect();
-    for (name, read_only) in devices {
-        let device = daemon.read().device(&name).map(|entry| entry.device.clone());
-        if let (Ok(device), false) = (device, read_only) {
-            result = result.and(daemon.flush(&device));
-        }
-        result = result.and(daemon.take_out_device(&name));
-    }
-    result
-}
-
-/// The control socket, removed again at the end if it is still ours.
-struct ControlSocket {
-    listener: UnixListener,
-    path: PathBuf,
-    inode: u64,
-}
-
-impl ControlSocket {
-    fn bind(path: &Path) -> Result<Self, ApiError> {
-        let what = format!("open control socket {}", path.display());
-        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            std::fs::DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(folder)
-                .map_err(|error| failed_io(&what, error))?;
-        }
-        match UnixStream::connect(path) {
-            Ok(_) => {
-                let why = "another daemon answers there";
-                return Err(ApiError::new(
-                    ErrorKind::Busy,
-                    what,
-                    why,
-                    "stop that one, or name another with --socket",
-                ));
-            }
-            // Left behind by a daemon that was killed. A file that is no socket refuses connections too, and is not ours.
-            Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused && is_socket(path) => {
-                std::fs::remove_file(path).map_err(|error| failed_io(&what, error))?;
-            }
-            Err(_) if path.exists() && !is_socket(path) => {
-                let why = "there is something else, and no socket";
-                return Err(ApiError::new(ErrorKind::AlreadyExists, what, why, "name another with --socket"));
-            }
-            Err(_) => {}
-        }
-        // Nobody else may connect, not even between making the socket and changing its mode.
-        let before = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
-        let listener = UnixListener::bind(path);
-        rustix::process::umask(before);
-        let listener = listener.map_err(|error| {
-            failed(&what, &bowline_block::Error::from_io("choose another with --socket", error))
-        })?;
-        let inode = std::fs::metadata(path).map_or(0, |metadata| metadata.ino());
-        Ok(Self { listener, path: path.to_owned(), inode })
-    }
-}
-
-fn is_socket(path: &Path) -> bool {
-    std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
-}
-
-impl Drop for ControlSocket {
-    fn drop(&mut self) {
-        if std::fs::metadata(&self.path).is_ok_and(|metadata| metadata.ino() == self.inode) {
-            let _ = std::fs::remove_file(&self.path);
-        }
-    }
 }

@@ -171,7 +171,7 @@ impl Daemon {
             .snapshot(&name)
             .number("frozen_us", snapshot.frozen_us)
             .post();
-        self.save();
+        self.save(format_args!("snapshot {name} is taken"))?;
         Ok(snapshot)
     }
 
@@ -228,8 +228,7 @@ impl Daemon {
     pub(crate) fn snapshot_remove(&self, name: &str) -> Result<(), ApiError> {
         let _turn = self.change();
         self.remove_snapshot(name)?;
-        self.save();
-        Ok(())
+        self.save(format_args!("snapshot {name} is removed"))
     }
 
     /// Takes out the images, then the snapshot; the caller has the turn. What fails on the way leaves the snapshot

@@ -8,7 +8,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use bowline_api::{ApiError, DeviceAdd, ErrorKind, ExportAdd};
+use bowline_api::{ApiError, DeviceAdd, ErrorKind, ExportAdd, ListenAddr};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
@@ -29,9 +29,21 @@ pub(crate) struct Stored {
     pub(crate) devices: Vec<DeviceAdd>,
     /// Exports of devices, as they were asked for.
     pub(crate) exports: Vec<ExportAdd>,
+    /// Devices that were taken off a listener, which would serve them by name otherwise.
+    #[serde(default)]
+    pub(crate) hidden: Vec<Hidden>,
     /// Snapshots that do not outlive the daemon: named so that their end can be told.
     #[serde(default)]
     pub(crate) plain_snapshots: Vec<String>,
+}
+
+/// A device that a listener does not serve, because its export there was removed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Hidden {
+    pub(crate) device: String,
+    /// Where; none: the daemon's own listener, wherever that is now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) address: Option<ListenAddr>,
 }
 
 /// The folder, locked as long as this lives.
@@ -45,6 +57,10 @@ impl StateFolder {
     /// Makes the folder if it is missing, and locks it.
     pub(crate) fn open(path: &Path) -> Result<Self, ApiError> {
         let what = format!("open state folder {}", path.display());
+        if path.exists() && !path.is_dir() {
+            let hint = "name a folder with --state; it is made if it is missing";
+            return Err(ApiError::invalid(what, "it is a file, not a folder", hint));
+        }
         std::fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use bowline_api::{Engine, Limit, Status};
+use bowline_api::{Absent, Engine, Limit, Status};
 use bowline_io::EngineKind;
 
 use crate::daemon::Daemon;
 use crate::snapshot::SnapshotEntry;
+use crate::tables::AbsentDevice;
 
 impl Daemon {
     pub(crate) fn describe_status(&self) -> Status {
@@ -29,6 +30,7 @@ impl Daemon {
             listen,
             state: self.state.as_ref().map(|folder| folder.path().display().to_string()),
             limits,
+            absent: tables.absent.iter().map(describe_absent).collect(),
             devices,
             exports,
             snapshots,
@@ -65,6 +67,11 @@ impl Daemon {
         add("memory_bytes", resident_bytes(), memory_bytes());
         limits
     }
+}
+
+fn describe_absent(absent: &AbsentDevice) -> Absent {
+    let AbsentDevice { asked, reason } = absent.clone();
+    Absent { name: asked.name, source: asked.source, reason }
 }
 
 /// Resident memory of this process.

@@ -8,6 +8,7 @@ use bowline_device::Device;
 use bowline_export_nbd::NbdServer;
 
 use crate::snapshot::{OriginState, SnapshotEntry};
+use crate::state::Hidden;
 
 /// A device or image.
 #[derive(Clone)]
@@ -42,6 +43,13 @@ pub(crate) struct Listener {
     pub(crate) hidden: BTreeSet<String>,
 }
 
+/// A device of the state folder that could not be opened.
+#[derive(Clone, Debug)]
+pub(crate) struct AbsentDevice {
+    pub(crate) asked: DeviceAdd,
+    pub(crate) reason: String,
+}
+
 /// All of it.
 #[derive(Default)]
 pub(crate) struct Tables {
@@ -50,9 +58,11 @@ pub(crate) struct Tables {
     pub(crate) listeners: Vec<Listener>,
     pub(crate) exports: Vec<ExportEntry>,
     /// Devices of the state folder that could not be opened: kept for the next start.
-    pub(crate) absent: Vec<DeviceAdd>,
+    pub(crate) absent: Vec<AbsentDevice>,
     /// The exports of those.
     pub(crate) absent_exports: Vec<ExportAdd>,
+    /// What listeners that do not run yet are not to serve.
+    pub(crate) hidden_later: Vec<Hidden>,
     next_id: u64,
 }
 
@@ -74,6 +84,30 @@ impl Tables {
 
     pub(crate) fn listener(&self, id: u64) -> Option<&Listener> {
         self.listeners.iter().find(|listener| listener.id == id)
+    }
+
+    /// Forgets a device that could not be opened at the start; whether there was one.
+    pub(crate) fn forget_absent(&mut self, name: &str) -> bool {
+        let before = self.absent.len();
+        self.absent.retain(|absent| absent.asked.name != name);
+        let found = self.absent.len() < before;
+        if found {
+            self.absent_exports.retain(|export| export.device != name);
+            self.hidden_later.retain(|hidden| hidden.device != name);
+            for listener in &mut self.listeners {
+                listener.hidden.remove(name);
+            }
+        }
+        found
+    }
+
+    /// What the listener at the address, which starts now, is not to serve.
+    pub(crate) fn take_hidden(&mut self, address: Option<&ListenAddr>) -> BTreeSet<String> {
+        let (now, later): (Vec<_>, Vec<_>) = std::mem::take(&mut self.hidden_later)
+            .into_iter()
+            .partition(|hidden| hidden.address.as_ref() == address);
+        self.hidden_later = later;
+        now.into_iter().map(|hidden| hidden.device).collect()
     }
 
     /// Connections to the device; every listener serves it by name, exported or not.

@@ -10,7 +10,7 @@ use bowline_io::{EngineKind, Queues, QueuesConfig};
 
 use crate::daemon::{Daemon, NbdDefaults};
 use crate::events::EventLog;
-use crate::state::{StateFolder, Stored};
+use crate::state::{Hidden, StateFolder, Stored};
 
 fn golden() -> Stored {
     let device = |name: &str, source: &str| DeviceAdd {
@@ -40,6 +40,13 @@ fn golden() -> Stored {
         exports: vec![
             export("disk.img", Some(ListenAddr::Tcp { host: "127.0.0.1".to_owned(), port: 10809 }), true),
             export("scratch", None, false),
+        ],
+        hidden: vec![
+            Hidden { device: "disk.img".to_owned(), address: None },
+            Hidden {
+                device: "scratch".to_owned(),
+                address: Some(ListenAddr::Tcp { host: "127.0.0.1".to_owned(), port: 10809 }),
+            },
         ],
         plain_snapshots: vec!["monday".to_owned()],
     }

@@ -55,10 +55,9 @@ pub fn check_exposure(address: &ListenAddr, tls_required: bool, insecure: bool) 
     if address.is_local() || tls_required || insecure {
         return Ok(());
     }
-    let why = format!(
-        "{address} can be reached from the network: require TLS, or say --insecure to serve it in plain text"
-    );
-    Err(Error::new(ErrorKind::Denied, why).op("listen"))
+    let why = format!("{address} can be reached from the network");
+    let hint = "start the daemon with TLS, or with --insecure to serve in plain text";
+    Err(Error::new(ErrorKind::Denied, why).hint(hint))
 }
 
 impl fmt::Display for ListenAddr {

@@ -21,6 +21,9 @@ use rustix::net::{
 use crate::address::ListenAddr;
 
 const BACKLOG: i32 = 128;
+const ANOTHER: &str = "choose another address";
+/// Most bytes of a socket's path, without the zero that ends it.
+const PATH_BYTES_MAX: usize = 107;
 /// What the kernel may hold for a client: as much as is written in one go, so that a client is fed without a pause. The
 /// kernel grants less where its own limit is lower.
 const SEND_BUFFER_BYTES: usize = 1 << 20;
@@ -45,7 +48,6 @@ impl Listener {
             ListenAddr::Unix(path) => bind_unix(path),
             ListenAddr::Tcp { host, port } => bind_tcp(host, *port),
         }
-        .map_err(|error| error.op("listen"))
     }
 
     /// Removes the socket file.
@@ -78,10 +80,16 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
 }
 
 fn bind_unix(path: &Path) -> Result<Listener> {
-    let failed =
-        |what: &str, error: Errno| Error::from_io(format!("{what} {}", path.display()), error.into());
+    let failed = |what: &str, error: Errno| {
+        let error = Error::from_io(format!("{what} {}", path.display()), error.into());
+        if error.kind() == ErrorKind::NotFound {
+            error.hint("make its folder first")
+        } else {
+            error.hint(ANOTHER)
+        }
+    };
     let name = SocketAddrUnix::new(path)
-        .map_err(|_| Error::new(ErrorKind::Invalid, format!("socket path {}: too long", path.display())))?;
+        .map_err(|_| Error::new(ErrorKind::Invalid, too_long(path)).hint("choose a shorter path"))?;
     make_way(path, &name)?;
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
@@ -99,12 +107,18 @@ fn bind_unix(path: &Path) -> Result<Listener> {
     Ok(listener)
 }
 
+fn too_long(path: &Path) -> String {
+    let bytes = path.as_os_str().len();
+    format!("the path has {bytes} bytes, that of a socket has at most {PATH_BYTES_MAX}")
+}
+
 /// Removes a socket file on which nobody answers.
 fn make_way(path: &Path, name: &SocketAddrUnix) -> Result<()> {
     let Ok(data) = std::fs::symlink_metadata(path) else { return Ok(()) };
     let shown = path.display();
     if !data.file_type().is_socket() {
-        return Err(Error::new(ErrorKind::Exists, format!("{shown} exists and is not a socket")));
+        let why = format!("{shown} exists and is not a socket");
+        return Err(Error::new(ErrorKind::Exists, why).hint(ANOTHER));
     }
     let before = (data.dev(), data.ino());
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
@@ -115,9 +129,11 @@ fn make_way(path: &Path, name: &SocketAddrUnix) -> Result<()> {
         Err(Errno::NOENT) => return Ok(()),
         Ok(()) | Err(Errno::AGAIN) => {
             let why = format!("{shown} is in use: another server answers on it");
-            return Err(Error::new(ErrorKind::Busy, why));
+            return Err(Error::new(ErrorKind::Busy, why).hint(ANOTHER));
         }
-        Err(error) => return Err(Error::from_io(format!("cannot try {shown}"), error.into())),
+        Err(error) => {
+            return Err(Error::from_io(format!("cannot try {shown}"), error.into()).hint(ANOTHER));
+        }
     }
     // Somebody else may have replaced the dead socket by a live one meanwhile.
     if identity(path).is_ok_and(|now| now == before) {
@@ -128,7 +144,14 @@ fn make_way(path: &Path, name: &SocketAddrUnix) -> Result<()> {
 }
 
 fn bind_tcp(host: &str, port: u16) -> Result<Listener> {
-    let failed = |error| Error::from_io(format!("cannot listen on tcp:{host}:{port}"), error);
+    let failed = |error: io::Error| {
+        let hint = match error.kind() {
+            io::ErrorKind::AddrInUse => "choose another port, or stop what uses it",
+            io::ErrorKind::PermissionDenied => "choose a port above 1023",
+            _ => "name an address of this machine",
+        };
+        Error::from_io(format!("cannot listen on tcp:{host}:{port}"), error).hint(hint)
+    };
     let listener = TcpListener::bind((host, port)).map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;
     let port = listener.local_addr().map_err(failed)?.port();

@@ -23,6 +23,8 @@ use crate::registry::{Order, Registry};
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// Connections that were told to close do so at their next turn.
 const KILL_WAIT: Duration = Duration::from_secs(2);
+/// How often a stop looks whether it is to hurry.
+const HURRY_CHECK: Duration = Duration::from_millis(50);
 
 /// Certificates and how clients are checked.
 #[derive(Clone)]
@@ -155,18 +157,22 @@ impl NbdServer {
 
     /// Stops accepting, lets requests that have arrived end and be answered, closes; after `drain`, whatever is left is
     /// cut off. `false` when something was. Must not be called on a queue thread.
-    pub fn stop(mut self, drain: Duration) -> bool {
-        self.end(drain)
+    pub fn stop(self, drain: Duration) -> bool {
+        self.stop_or_hurry(drain, &|| false)
     }
 
-    fn end(&mut self, drain: Duration) -> bool {
+    /// As [`NbdServer::stop`], but cuts off what is left as soon as `hurry` says so.
+    pub fn stop_or_hurry(mut self, drain: Duration, hurry: &dyn Fn() -> bool) -> bool {
         self.acceptor.stop.store(true, Ordering::SeqCst);
         self.acceptor.waker.wake();
         self.listener.remove_file();
         if !drain.is_zero() {
             self.registry.close(Order::Drain);
-            if self.registry.wait_until_empty(Instant::now() + drain) {
-                return true;
+            let deadline = Instant::now() + drain;
+            while !hurry() && Instant::now() < deadline {
+                if self.registry.wait_until_empty(deadline.min(Instant::now() + HURRY_CHECK)) {
+                    return true;
+                }
             }
         }
         self.registry.close(Order::Kill);

@@ -146,12 +146,15 @@ fn a_request_without_its_memory_is_an_error_and_no_success() {
 #[test]
 fn what_cannot_be_a_device_is_refused_with_a_reason() {
     let kind = |path: &Path, options| {
-        open(path, options).map(|_| ()).map_err(|error| (error.kind(), error.to_string()))
+        open(path, options).map(|_| ()).map_err(|error| {
+            let hint = error.context().hint.clone().unwrap_or_default();
+            (error.kind(), format!("{error}: {hint}"))
+        })
     };
     let folder = tempfile::tempdir().unwrap();
     let missing = folder.path().join("none");
     let cases = [
-        (kind(&missing, FileOptions::default()), ErrorKind::NotFound, "No such file"),
+        (kind(&missing, FileOptions::default()), ErrorKind::NotFound, "(os error 2): create it"),
         (kind(folder.path(), FileOptions::default()), ErrorKind::Invalid, "a directory"),
         (kind(Path::new("/dev/null"), FileOptions::default()), ErrorKind::Invalid, "a character device"),
         (kind(file_of(0).path(), FileOptions::default()), ErrorKind::Invalid, "size is 0"),

@@ -7,7 +7,7 @@ use crate::cmd::Verb;
 fn options(args: &[&str]) -> ServeOptions {
     let cli = Cli::try_parse_from(["bowline", "serve"].iter().chain(args)).unwrap();
     let Verb::Serve(serve) = cli.verb else { panic!("not serve") };
-    serve.options(cli.global.socket(), LogLevel::Info)
+    serve.options(&cli.global, LogLevel::Info).unwrap()
 }
 
 #[test]
@@ -46,6 +46,7 @@ fn every_option_arrives() {
         }),
         engine: Some(EngineChoice::Sync),
         queues: Some(3),
+        json: false,
         log_level: LogLevel::Info,
     };
     assert_eq!(options(&all), expected);
@@ -58,4 +59,15 @@ fn nothing_is_needed() {
         (none.disks.len(), none.listen, none.tls, none.engine, none.queues),
         (0, None, None, None, None)
     );
+}
+
+#[test]
+fn paths_are_told_to_clients_in_other_folders() {
+    let relative = ["--socket", "c.sock", "--state", "st", "--listen", "unix:rel/n.sock", "--json"];
+    let here = std::env::current_dir().unwrap();
+    let options = options(&relative);
+    assert_eq!(options.socket, here.join("c.sock"));
+    assert_eq!(options.state, Some(here.join("st")));
+    assert_eq!(options.listen, Some(ListenAddr::Unix(here.join("rel/n.sock"))));
+    assert!(options.json);
 }

@@ -139,6 +139,7 @@ impl Control for Fake {
             listen: vec!["unix:/run/nbd.sock".into()],
             state: Some("/var/lib/bowline".into()),
             limits: BTreeMap::from([("connections".into(), Limit { used: 1, limit: 256 })]),
+            absent: Vec::new(),
             devices: vec![device("disk"), device("s1/disk")],
             exports: vec![export("e1")],
             snapshots: vec![snapshot("s1"), snapshot("failed")],

@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use bowline_block::{BlockSize, Buf, Error, ErrorKind, Result};
@@ -14,6 +14,7 @@ use rustix::fs::{
 };
 use rustix::io::{Errno, pread};
 
+use super::flush::Flusher;
 use super::inline::Inline;
 use super::{CacheMode, FileOptions, FileStore, Kind, Opened};
 
@@ -53,7 +54,7 @@ impl FileStore {
         let (cache, notice) = settle_cache(&file, want, block_size);
         let inline = match cache {
             CacheMode::Direct => Inline::never(),
-            CacheMode::Buffered => Inline::probe(&file, options.read_only),
+            CacheMode::Buffered => Inline::probe(&file, options.read_only || kind == Kind::BlockDevice),
         };
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let store = Self {
@@ -65,7 +66,7 @@ impl FileStore {
             read_only: options.read_only,
             cache,
             inline,
-            flush_failed: AtomicBool::new(false),
+            flusher: Flusher::default(),
         };
         Ok(Opened { store, notice })
     }
@@ -90,7 +91,7 @@ impl FileStore {
             read_only,
             cache: CacheMode::Buffered,
             inline,
-            flush_failed: AtomicBool::new(false),
+            flusher: Flusher::default(),
         })
     }
 }
@@ -100,12 +101,15 @@ fn create_if_asked(path: &Path, options: &FileOptions) -> Result<bool> {
     let Some(size) = options.create_size else { return Ok(false) };
     let shown = path.display().to_string();
     if path.exists() {
-        let why = "it exists already: leave out the size, or choose another name";
-        return Err(Error::new(ErrorKind::Exists, why).device(shown));
+        let hint = "leave out the size, or choose another name";
+        return Err(Error::new(ErrorKind::Exists, "it exists already").hint(hint).device(shown));
     }
     check_size(size, options.block_size.unwrap_or_default(), &shown)?;
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
-    let failed = |error: Errno| Error::from_io("cannot create it", error.into()).device(&shown);
+    let failed = |error: Errno| {
+        let error = Error::from_io("cannot create it", error.into()).device(&shown);
+        if error.kind() == ErrorKind::NotFound { error.hint("make its folder first") } else { error }
+    };
     let fd = open(path, flags, Mode::RUSR | Mode::WUSR).map_err(failed)?;
     ftruncate(&fd, size).map_err(|error| {
         let _ = std::fs::remove_file(path);
@@ -116,10 +120,10 @@ fn create_if_asked(path: &Path, options: &FileOptions) -> Result<bool> {
 
 /// Looks before opening: opening a pipe or a tape would do something.
 fn kind_of(path: &Path) -> Result<Kind> {
-    let stat = rustix::fs::stat(path).map_err(|error| Error::from_io("cannot open it", error.into()))?;
+    let stat = rustix::fs::stat(path).map_err(cannot_open)?;
     let refuse = |what| {
-        let why = format!("it is {what}: a device needs a regular file or a block device");
-        Err(Error::new(ErrorKind::Invalid, why))
+        let hint = "name a regular file or a block device";
+        Err(Error::new(ErrorKind::Invalid, format!("it is {what}")).hint(hint))
     };
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile => Ok(Kind::Regular),
@@ -147,15 +151,24 @@ fn open_fd(path: &Path, read_only: bool, kind: Kind) -> Result<OwnedFd> {
                 std::thread::sleep(BUSY_PAUSE);
             }
             Err(Errno::BUSY) => {
-                let why = "it is mounted or in use by another program: unmount it or stop that program";
-                return Err(Error::new(ErrorKind::Busy, why));
+                let why = "it is mounted or in use by another program";
+                return Err(Error::new(ErrorKind::Busy, why).hint("unmount it or stop that program"));
             }
             Err(Errno::ROFS | Errno::ACCESS | Errno::PERM) if !read_only => {
-                let why = "not permitted to write to it: change its permissions, or add it read-only";
-                return Err(Error::new(ErrorKind::Denied, why));
+                let hint =
+                    "change its permissions, or only read it: `bowline device add NAME PATH --read-only`";
+                return Err(Error::new(ErrorKind::Denied, "not permitted to write to it").hint(hint));
             }
-            Err(error) => return Err(Error::from_io("cannot open it", error.into())),
+            Err(error) => return Err(cannot_open(error)),
         }
+    }
+}
+
+fn cannot_open(error: Errno) -> Error {
+    let error = Error::from_io("cannot open it", error.into());
+    match error.kind() {
+        ErrorKind::NotFound => error.hint("create it, or give --size to have it created"),
+        _ => error,
     }
 }
 
@@ -173,8 +186,8 @@ fn lock(fd: &OwnedFd, read_only: bool) -> Result<()> {
             _ => return Ok(()),
         }
     }
-    let why = "another program has it locked, or it is a device already: stop that program first";
-    Err(Error::new(ErrorKind::Busy, why))
+    let why = "another program has it locked, or it is a device already";
+    Err(Error::new(ErrorKind::Busy, why).hint("stop that program, or remove that device"))
 }
 
 fn block_size(fd: &OwnedFd, kind: Kind, wanted: Option<BlockSize>) -> Result<BlockSize> {
@@ -184,15 +197,13 @@ fn block_size(fd: &OwnedFd, kind: Kind, wanted: Option<BlockSize>) -> Result<Blo
     let sector = rustix::fs::ioctl_blksszget(fd)
         .map_err(|error| Error::from_io("cannot tell the sector size", error.into()))?;
     let own = BlockSize::from_bytes(u64::from(sector)).ok_or_else(|| {
-        Error::new(
-            ErrorKind::Unsupported,
-            format!("its sectors have {sector} bytes: only 512 and 4096 are known"),
-        )
+        Error::new(ErrorKind::Unsupported, format!("its sectors have {sector} bytes"))
+            .hint("use a device with sectors of 512 or 4096 bytes")
     })?;
     match wanted {
         Some(size) if size.bytes() < own.bytes() => {
-            let why = format!("its sectors have {sector} bytes: the block size cannot be smaller");
-            Err(Error::new(ErrorKind::Invalid, why))
+            let why = format!("its sectors have {sector} bytes, and its blocks cannot be smaller");
+            Err(Error::new(ErrorKind::Invalid, why).hint(format!("leave out --block-size, or give {sector}")))
         }
         Some(size) => Ok(size),
         None => Ok(own),
@@ -233,18 +244,16 @@ pub(super) fn end_of(file: &File) -> std::io::Result<u64> {
 pub(super) fn check_size(size: u64, block_size: BlockSize, shown: &str) -> Result<()> {
     /// Beyond this, tables that grow with the device would not stay small.
     const SIZE_MAX: u64 = 4 << 50;
-    let why = if size == 0 {
-        "its size is 0: give it a size first".to_owned()
+    let (why, hint) = if size == 0 {
+        ("its size is 0".to_owned(), "give it a size first".to_owned())
     } else if !size.is_multiple_of(block_size.bytes()) {
         let block = block_size.bytes();
-        format!(
-            "its size {size} is not a multiple of {block} bytes: make it {}",
-            size.div_ceil(block) * block
-        )
+        let whole = size.div_ceil(block).saturating_mul(block);
+        (format!("its size {size} is not a multiple of {block} bytes"), format!("make it {whole} bytes"))
     } else if size > SIZE_MAX {
-        format!("its size {size} is beyond the limit of 4096T")
+        (format!("its size {size} is beyond the limit of 4096T"), "make it smaller".to_owned())
     } else {
         return Ok(());
     };
-    Err(Error::new(ErrorKind::Invalid, why).device(shown))
+    Err(Error::new(ErrorKind::Invalid, why).hint(hint).device(shown))
 }

@@ -19,6 +19,9 @@ use rustls::ClientConnection;
 use super::tls;
 use super::wire::Wire;
 
+/// What to do about a server that is not there.
+const START: &str = "start the server, or check the address";
+
 /// A connection that has reached transmission.
 pub(super) struct Dialed {
     pub(super) wire: Wire,
@@ -40,7 +43,7 @@ pub(super) fn dial(uri: &NbdUri, limit: Duration) -> Result<Dialed> {
 }
 
 fn dial_unix(path: &Path, deadline: Instant) -> Result<OwnedFd> {
-    let failed = |errno: Errno| Error::from_io("cannot connect", errno.into());
+    let failed = |errno: Errno| Error::from_io("cannot connect", errno.into()).hint(START);
     let bytes = path.as_os_str().as_bytes();
     let address = match bytes.strip_prefix(&[0]) {
         Some(name) => SocketAddrUnix::new_abstract_name(name),
@@ -62,9 +65,11 @@ fn dial_unix(path: &Path, deadline: Instant) -> Result<OwnedFd> {
 
 fn dial_tcp(host: &str, port: u16, deadline: Instant) -> Result<OwnedFd> {
     let addresses = (host, port).to_socket_addrs().map_err(|error| {
-        Error::new(ErrorKind::NotFound, format!("cannot resolve host {host}")).source(error)
+        let why = format!("cannot resolve host {host}");
+        Error::new(ErrorKind::NotFound, why).source(error).hint("check the host name, or write its address")
     })?;
-    let mut last = Error::new(ErrorKind::NotFound, format!("host {host} has no address"));
+    let mut last = Error::new(ErrorKind::NotFound, format!("host {host} has no address"))
+        .hint("check the host name, or write its address");
     for address in addresses {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
@@ -77,7 +82,7 @@ fn dial_tcp(host: &str, port: u16, deadline: Instant) -> Result<OwnedFd> {
             Err(error) if error.kind() == std::io::ErrorKind::TimedOut => {
                 last = too_late("the server cannot be reached");
             }
-            Err(error) => last = Error::from_io(format!("cannot connect to {address}"), error),
+            Err(error) => last = Error::from_io(format!("cannot connect to {address}"), error).hint(START),
         }
     }
     Err(last)
@@ -92,7 +97,7 @@ fn prepare_tcp(stream: TcpStream) -> std::io::Result<OwnedFd> {
 }
 
 fn too_late(why: &str) -> Error {
-    Error::new(ErrorKind::Timeout, why)
+    Error::new(ErrorKind::Timeout, why).hint("check the server, and that it speaks NBD")
 }
 
 fn negotiate(
@@ -101,7 +106,10 @@ fn negotiate(
     uri: &NbdUri,
     deadline: Instant,
 ) -> Result<Dialed> {
-    let refused = |error| Error::new(ErrorKind::Protocol, "negotiation failed").source(error);
+    let refused = |error| {
+        let hint = "check the export name with `nbdinfo --list`";
+        Error::new(ErrorKind::Protocol, "negotiation failed").source(error).hint(hint)
+    };
     let tls = if session.is_some() { ClientTls::Required } else { ClientTls::Off };
     let config = ClientConfig { export: uri.export.clone(), tls, ..ClientConfig::default() };
     let mut negotiation = ClientNegotiation::new(config).map_err(refused)?;
@@ -206,7 +214,8 @@ fn receive(wire: &mut Wire, input: &mut Vec<u8>, deadline: Instant) -> Result<()
     loop {
         match wire.recv(&mut room) {
             Ok(0) => {
-                return Err(Error::new(ErrorKind::Gone, "the server hung up during the negotiation"));
+                let why = "the server hung up during the negotiation";
+                return Err(Error::new(ErrorKind::Gone, why).hint("look at the server's log"));
             }
             Ok(bytes) => {
                 input.extend_from_slice(room.get(..bytes).unwrap_or_default());
