@@ -10,14 +10,35 @@ use std::sync::Arc;
 use bowline_block::{ByteRange, Capabilities, ExtentKind, ExtentList, Op, Request, Store, Verdict};
 
 use super::chain::Chain;
-use super::granule::Granules;
+use super::granule::{GRANULE_BYTES, Granules};
 use super::history::History;
-use super::wait;
+use super::wait::{self, Deadline};
 
 /// Extents asked for at once.
 const EXTENTS_MAX: usize = 128;
 /// Bytes a discard may cover that has to be recorded bit by bit: 16 GiB, half a megabyte of bits.
 const RECORDED_MAX: u64 = 16 << 30;
+/// Bytes that a request which may be as large as the device is given the hold limit for.
+const HELD_BYTES: u64 = 32 << 20;
+
+/// The hold of such a request.
+struct Held {
+    from: u64,
+    deadline: Deadline,
+}
+
+impl Held {
+    fn new(from: u64, chain: &Chain) -> Self {
+        Self { from, deadline: Deadline::after(chain.hold_limit) }
+    }
+
+    /// What comes before `at` is done: after enough of it, time begins anew.
+    fn reached(&mut self, at: u64, chain: &Chain) {
+        if at.saturating_sub(self.from) >= HELD_BYTES {
+            *self = Self::new(at, chain);
+        }
+    }
+}
 
 impl History {
     /// A discard or write-zeroes is about to change these granules.
@@ -50,7 +71,9 @@ impl History {
         let needed = granules.bytes(size);
         let range = if zeroes { request.range.intersection(needed) } else { needed };
         let mut at = range.start();
+        let mut held = Held::new(at, chain);
         while at < range.end() && chain.is_copying() {
+            held.reached(at, chain);
             let rest = ByteRange::between(at, range.end());
             // What is copied already need not be asked about.
             let skipped = self.copied_until(chain, rest);
@@ -58,7 +81,7 @@ impl History {
                 at = skipped;
                 continue;
             }
-            let found = wait::bounded(chain.hold_limit, below.extents(rest, EXTENTS_MAX)).await;
+            let found = wait::bounded(held.deadline.left(), below.extents(rest, EXTENTS_MAX)).await;
             let Some(found) = found else {
                 let why = format!("asking for the origin's holes took longer than {:?}", chain.hold_limit);
                 return chain.fail_all(&why);
@@ -78,15 +101,15 @@ impl History {
                 if keep.is_empty() {
                     continue;
                 }
-                self.copy(chain, Granules::touched_by(ByteRange::between(data_from, keep.start())), below)
-                    .await;
+                let data = Granules::touched_by(ByteRange::between(data_from, keep.start()));
+                self.copy_data(chain, data, below, &mut held).await;
                 if !zeroes {
-                    self.record_zero(chain, Granules::touched_by(keep)).await;
+                    self.record_zero(chain, Granules::touched_by(keep), held.deadline).await;
                 }
                 data_from = keep.end();
             }
             let rest = Granules::touched_by(ByteRange::between(data_from, end));
-            self.copy(chain, rest.intersection(granules), below).await;
+            self.copy_data(chain, rest.intersection(granules), below, &mut held).await;
             at = end;
         }
         if zeroes && let Some(current) = chain.current() {
@@ -94,10 +117,21 @@ impl History {
         }
     }
 
+    /// Copies as much as there is, in pieces.
+    async fn copy_data(&self, chain: &Chain, granules: Granules, below: &dyn Store, held: &mut Held) {
+        let mut first = granules.first;
+        while first < granules.end && chain.is_copying() {
+            held.reached(first * GRANULE_BYTES, chain);
+            let end = granules.end.min(first + HELD_BYTES / GRANULE_BYTES);
+            self.copy(chain, Granules { first, end }, below, held.deadline).await;
+            first = end;
+        }
+    }
+
     /// The first byte of the range from which on something is not copied.
     fn copied_until(&self, chain: &Chain, range: ByteRange) -> u64 {
         let Granules { first, end } = Granules::touched_by(range);
         let open = super::granule::find(first, end, false, |word| chain.copied_word(word));
-        if open == first { range.start() } else { (open * super::granule::GRANULE_BYTES).min(range.end()) }
+        if open == first { range.start() } else { (open * GRANULE_BYTES).min(range.end()) }
     }
 }

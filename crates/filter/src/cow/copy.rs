@@ -5,11 +5,11 @@
 //! wait.
 //!
 //! Whatever goes wrong costs snapshots, never the write: storage full costs the newest snapshot, and the next older
-//! one is charged from then on; old contents that cannot be read, or not in time, cost all of them.
+//! one is charged from then on; old contents that cannot be read, or not in time, cost all of them. The time is one for
+//! the whole request, whatever it waits for and how often.
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bowline_block::{ByteRange, Done, Error, ErrorKind, Io, Now, Op, Request, Store, Verdict};
 
@@ -20,7 +20,7 @@ use super::lane::{Lane, Open, lock_lane};
 use super::segment::{SEGMENT_SLOTS, Segment};
 use super::shared::Shared;
 use super::store::Got;
-use super::wait;
+use super::wait::{self, Deadline};
 use super::zone::{Claim, Claimed, Run, SlotId, ZONE_GRANULES, Zone};
 
 /// Granules that are copied on the spot; a larger write is held, so that it does not keep its queue from others.
@@ -79,7 +79,10 @@ impl History {
             return Verdict::Pass;
         }
         let chain = chain.clone();
-        Verdict::Hold(Box::pin(async move { self.copy(&chain, granules, below).await }))
+        Verdict::Hold(Box::pin(async move {
+            let deadline = Deadline::after(chain.hold_limit);
+            self.copy(&chain, granules, below, deadline).await;
+        }))
     }
 
     /// Copies on the spot; whether the write may go on.
@@ -111,19 +114,25 @@ impl History {
     }
 
     /// Copies, waiting for what has to be waited for. At the end the granules are copied, or no snapshot needs them.
-    pub(crate) async fn copy(&self, chain: &Chain, granules: Granules, below: &dyn Store) {
+    pub(crate) async fn copy(
+        &self,
+        chain: &Chain,
+        granules: Granules,
+        below: &dyn Store,
+        deadline: Deadline,
+    ) {
         for (number, run) in zone_parts(granules) {
             while chain.is_copying() {
                 let Some((zone, claimed)) = claim(chain, number, run, BATCH_MAX) else { break };
                 match claimed {
                     Claimed::Nothing => break,
                     Claimed::Busy(busy) => {
-                        if wait::bounded(chain.hold_limit, not_busy(zone, busy)).await.is_none() {
-                            chain.fail_all(&too_slow("a copy of the same block", chain.hold_limit));
+                        if wait::bounded(deadline.left(), not_busy(zone, busy)).await.is_none() {
+                            chain.fail_all(&too_slow("a copy of the same block", deadline.limit));
                         }
                     }
                     Claimed::Mine(claim) => {
-                        self.copy_claimed(chain, number, claim, below).await;
+                        self.copy_claimed(chain, number, claim, below, deadline).await;
                         wait::step_aside().await;
                     }
                 }
@@ -131,13 +140,20 @@ impl History {
         }
     }
 
-    async fn copy_claimed(&self, chain: &Chain, number: u64, mut claim: Claim<'_>, below: &dyn Store) {
+    async fn copy_claimed(
+        &self,
+        chain: &Chain,
+        number: u64,
+        mut claim: Claim<'_>,
+        below: &dyn Store,
+        deadline: Deadline,
+    ) {
         let size = below.geometry().size;
         let mut read_now = |bytes, room: &mut [u8]| below.read_now(bytes, room);
         while claim.run().count > 0 {
             match self.preserve(chain, number, &mut claim, size, &mut read_now) {
                 Attempt::Published => {}
-                Attempt::Wait(snapshot) => wait_for_storage(&snapshot, chain.hold_limit).await,
+                Attempt::Wait(snapshot) => wait_for_storage(chain, &snapshot, deadline).await,
                 Attempt::NoTaker => return,
                 Attempt::Unreadable(error) => return unreadable(chain, &error),
                 Attempt::NotNow => break,
@@ -149,8 +165,8 @@ impl History {
         let bytes = bytes_of(number, claim.run(), size);
         let len = usize::try_from(bytes.len()).unwrap_or(0);
         let read = below.submit(Io::new(Request::new(Op::Read, bytes), bowline_io::alloc(len)));
-        let Some(Done { result, data }) = wait::bounded(chain.hold_limit, read).await else {
-            return chain.fail_all(&too_slow("reading old contents of the origin", chain.hold_limit));
+        let Some(Done { result, data }) = wait::bounded(deadline.left(), read).await else {
+            return chain.fail_all(&too_slow("reading old contents of the origin", deadline.limit));
         };
         if let Err(error) = result {
             return unreadable(chain, &error);
@@ -166,7 +182,7 @@ impl History {
         while claim.run().count > 0 {
             match self.preserve(chain, number, &mut claim, size, &mut from_buffer) {
                 Attempt::Published => {}
-                Attempt::Wait(snapshot) => wait_for_storage(&snapshot, chain.hold_limit).await,
+                Attempt::Wait(snapshot) => wait_for_storage(chain, &snapshot, deadline).await,
                 Attempt::Unreadable(error) => return unreadable(chain, &error),
                 Attempt::NoTaker | Attempt::NotNow => return,
             }
@@ -174,15 +190,15 @@ impl History {
     }
 
     /// Records granules as zero without storing anything.
-    pub(crate) async fn record_zero(&self, chain: &Chain, granules: Granules) {
+    pub(crate) async fn record_zero(&self, chain: &Chain, granules: Granules, deadline: Deadline) {
         for (number, run) in zone_parts(granules) {
             while let Some((zone, claimed)) = claim(chain, number, run, u16::MAX) {
                 match claimed {
                     Claimed::Nothing => break,
                     Claimed::Mine(mut claim) => claim.publish(claim.run().count, SlotId::ZERO),
                     Claimed::Busy(busy) => {
-                        if wait::bounded(chain.hold_limit, not_busy(zone, busy)).await.is_none() {
-                            return chain.fail_all(&too_slow("a copy of the same block", chain.hold_limit));
+                        if wait::bounded(deadline.left(), not_busy(zone, busy)).await.is_none() {
+                            return chain.fail_all(&too_slow("a copy of the same block", deadline.limit));
                         }
                     }
                 }
@@ -342,9 +358,13 @@ fn not_busy(zone: &Zone, run: Run) -> impl Future<Output = ()> {
     })
 }
 
-async fn wait_for_storage(snapshot: &Arc<Shared>, limit: Duration) {
-    if wait::bounded(limit, snapshot.storage.drained()).await.is_none() {
-        snapshot.fail(too_slow(&format!("diff storage {}", snapshot.storage.location()), limit));
+async fn wait_for_storage(chain: &Chain, snapshot: &Arc<Shared>, deadline: Deadline) {
+    // Where older snapshots could go on without this one, a quarter of the time is left for theirs.
+    let alone = chain.active().nth(1).is_none();
+    let left = if alone { deadline.left() } else { deadline.left() * 3 / 4 };
+    if wait::bounded(left, snapshot.storage.drained()).await.is_none() {
+        let what = format!("waiting for diff storage {}", snapshot.storage.location());
+        snapshot.fail(too_slow(&what, deadline.limit));
     }
 }
 
@@ -352,6 +372,6 @@ fn unreadable(chain: &Chain, error: &Error) {
     chain.fail_all(&format!("old contents of the origin cannot be read: {error}"));
 }
 
-fn too_slow(what: &str, limit: Duration) -> String {
-    format!("{what} took longer than {limit:?}")
+fn too_slow(what: &str, limit: std::time::Duration) -> String {
+    format!("{what} took longer than a write may be held, {limit:?} in all")
 }

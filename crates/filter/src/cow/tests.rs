@@ -11,6 +11,7 @@ mod basic;
 mod cut;
 mod economy;
 mod failures;
+mod hold;
 mod model;
 mod refusals;
 mod removal;

@@ -8,6 +8,24 @@ use std::time::{Duration, Instant};
 /// How long a thread without a queue sleeps between two looks.
 const NAP: Duration = Duration::from_micros(100);
 
+/// Until when a request may be held, however many things it waits for meanwhile.
+#[derive(Clone, Copy)]
+pub(crate) struct Deadline {
+    begun: Instant,
+    pub(crate) limit: Duration,
+}
+
+impl Deadline {
+    /// From now on.
+    pub(crate) fn after(limit: Duration) -> Self {
+        Self { begun: Instant::now(), limit }
+    }
+
+    pub(crate) fn left(self) -> Duration {
+        self.limit.saturating_sub(self.begun.elapsed())
+    }
+}
+
 /// What `future` gives, or `None` if it takes longer than `limit`.
 pub(crate) async fn bounded<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T> {
     if bowline_io::on_queue() {
