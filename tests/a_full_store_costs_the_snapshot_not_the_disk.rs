@@ -48,6 +48,14 @@ fn check(daemon: &Daemon, model: &[u8]) {
     }
     let failed = daemon.events().into_iter().find(|event| event["kind"] == "no-space").unwrap();
     assert!(failed["numbers"].as_object().is_some_and(|numbers| !numbers.is_empty()), "{failed}");
+    for changes in [
+        &["changes", "disk", "--since", "s"][..],
+        &["changes", "s/disk", "--since", "s"],
+        &["changes", "s/disk"],
+    ] {
+        let line = daemon.refused(changes);
+        assert!(line.contains("snapshot s ") && line.ends_with("and take a new one"), "{changes:?}: {line}");
+    }
     // It can be removed, and the next one is as good as any.
     daemon.ok(&["snapshot", "remove", "s"]);
     daemon.ok(&["snapshot", "take", "disk", "--name", "again", "--limit", "128M"]);

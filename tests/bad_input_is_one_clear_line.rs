@@ -25,7 +25,8 @@ fn disks_that_cannot_be_served() {
     sparse_file(&daemon.path("odd"), 1000);
     sparse_file(&daemon.path("odd4k"), 512 * 9);
     let _socket = std::os::unix::net::UnixListener::bind(daemon.path("socket")).unwrap();
-    let cases: [(&[&str], &str); 8] = [
+    let cases: [(&[&str], &str); 9] = [
+        (&["new", "mem:1M", "--cache", "direct"], "cache mode"),
         (&["new", &at("missing")], "missing"),
         (&["new", &at("no/such/folder"), "--size", "1M"], "no/such/folder"),
         (&["new", &at("")], "directory"),

@@ -72,15 +72,44 @@ fn the_index_takes_at_most_8_bytes_a_block() {
         client.write(at, &noise(at + 1, MIB)).unwrap();
     }
     daemon.ok(&["snapshot", "take", "disk", "--name", "s"]);
+    let before = daemon.json(&["status"])["limits"].clone();
     for at in (0..64 * MIB).step_by(1 << 20) {
         client.write(at, &noise(at + 2, MIB)).unwrap();
     }
-    let limits = daemon.json(&["status"])["limits"].clone();
-    let used = |name: &str| limits[name]["used"].as_u64().unwrap();
+    let after = daemon.json(&["status"])["limits"].clone();
+    for bound in ["preserved_blocks", "snapshot_index_bytes"] {
+        assert_eq!(before[bound]["limit"], after[bound]["limit"], "I9: a bound does not move with its use");
+        assert!(after[bound]["used"].as_u64() <= after[bound]["limit"].as_u64(), "I9: {bound} in {after}");
+    }
+    let used = |name: &str| after[name]["used"].as_u64().unwrap();
     let blocks = 64 * MIB / (4 * KIB);
     assert_eq!(used("preserved_blocks"), blocks);
     let one_bit_a_block = 256 * MIB / (4 * KIB) / 8;
     let most = blocks * 8 + one_bit_a_block;
     let index = used("snapshot_index_bytes");
     assert!((blocks..=most).contains(&index), "{index} bytes for {blocks} blocks, at most {most}");
+}
+
+#[test]
+fn what_memory_devices_take_is_told() {
+    let daemon = Daemon::start();
+    // Nothing to be refused: most of it may never be touched.
+    let ran = daemon.bowline(&["device", "add", "vast", "mem:64T"]);
+    assert_eq!((ran.code, ran.out.trim()), (0, "vast"), "{ran:?}");
+    assert!(ran.err.starts_with("bowline: device vast: ") && ran.err.contains("memory"), "{ran:?}");
+    let told = ran.err.trim().rsplit(": ").next().unwrap();
+    assert_eq!(daemon.json(&["device", "show", "vast"])["notice"], told);
+    daemon.ok(&["device", "remove", "vast"]);
+    let ran = daemon.bowline(&["device", "add", "m", "mem:32M"]);
+    assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{ran:?}");
+    let limit = |name: &str| daemon.json(&["status"])["limits"][name].clone();
+    let before = limit("memory_bytes")["used"].as_u64().unwrap();
+    assert_eq!(limit("memory_device_bytes"), serde_json::json!({"used": 0, "limit": 32 * MIB}));
+    let mut client = daemon.connect("m");
+    for at in (0..16 * MIB).step_by(1 << 20) {
+        client.write(at, &noise(at + 1, MIB)).unwrap();
+    }
+    assert_eq!(limit("memory_device_bytes")["used"], 16 * MIB);
+    let grown = limit("memory_bytes")["used"].as_u64().unwrap() - before;
+    assert!(grown >= 15 * MIB, "{grown}");
 }

@@ -40,3 +40,12 @@ fn on_loopback_it_is_allowed() {
     client.write(512, &[7; 512]).unwrap();
     assert_eq!(first_difference(&client.read(512, 512).unwrap(), &[7; 512]), None);
 }
+
+#[test]
+fn a_port_that_was_chosen_is_told() {
+    let daemon = Start::new().args(["--listen", "tcp:127.0.0.1:0"]).start();
+    daemon.ok(&["device", "add", "disk", "mem:1M"]);
+    let told = daemon.json(&["status"])["listen"][0].as_str().unwrap().to_owned();
+    let address = told.strip_prefix("tcp:").unwrap();
+    Nbd::connect_tcp(address, "disk").unwrap().read(0, 512).unwrap();
+}

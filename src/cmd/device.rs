@@ -96,6 +96,9 @@ impl DeviceVerb {
         match self {
             DeviceVerb::Add(add) => {
                 let device = global.client()?.device_add(&add.request()?)?;
+                if let Some(notice) = &device.notice {
+                    eprintln!("bowline: device {}: {notice}", device.name);
+                }
                 output.show(&device, |output, device| output.line(&device.name))
             }
             DeviceVerb::List => {
@@ -150,6 +153,9 @@ fn details(device: &Device) -> Table {
     table.pair("mode", mode(device.read_only));
     if let Some(cache) = device.cache {
         table.pair("cache", if cache == Cache::Direct { "direct" } else { "buffered" });
+    }
+    if let Some(notice) = &device.notice {
+        table.pair("notice", notice);
     }
     table.pair("filters", filters(device));
     for export in &device.exports {

@@ -36,6 +36,8 @@ pub struct Device {
     /// How its store uses the page cache, after any fallback; absent where there is none (memory, NBD, images).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache: Option<Cache>,
+    /// What was asked for and could not be had, or is worth a second thought; null where there is nothing to say.
+    pub notice: Option<String>,
     /// Attached filters, highest altitude first.
     pub filters: Vec<AttachedFilter>,
     /// Its exports.
@@ -114,7 +116,7 @@ pub struct DeviceAdd {
     /// Logical block size in bytes, 512 or 4096; default 512, or what the store demands.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub block_size: Option<u32>,
-    /// Default: direct for block devices, buffered for files.
+    /// Default: direct for block devices, buffered for files; others have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache: Option<Cache>,
     /// Bytes: creates the file `PATH` with this size if it is missing.
@@ -137,6 +139,10 @@ impl DeviceAdd {
             && !BLOCK_SIZES.contains(&size)
         {
             return Err(ApiError::invalid(what(), format_args!("block size {size}"), "use 512 or 4096"));
+        }
+        if self.cache.is_some() && !matches!(source, Source::Path(_)) {
+            let why = format_args!("a cache mode is given for {}", self.source);
+            return Err(ApiError::invalid(what(), why, "leave it out: it is for files and block devices"));
         }
         match (self.size, &source) {
             (None, Source::Memory(size) | Source::Null(size)) => {

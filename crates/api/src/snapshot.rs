@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::Uuid;
 
 use crate::error::{ApiError, Result};
-use crate::names::check_name;
+use crate::names::{check_name, split_image};
 use crate::timestamp::Timestamp;
 
 /// Whether a snapshot's images can be read.
@@ -204,6 +204,10 @@ impl SnapshotTake {
         }
         let mut seen = BTreeSet::new();
         for device in &self.devices {
+            if split_image(device).is_some() {
+                let why = format_args!("{device} is an image, and an image cannot be snapshotted");
+                return refuse(&why, "name the device itself");
+            }
             check_name("device", device)?;
             if !seen.insert(device) {
                 return refuse(&format_args!("device {device} is named twice"), "name each device once");

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bowline_api::{ApiError, Changes, ChangesQuery, ErrorKind, Extent, Uuid};
+use bowline_api::{ApiError, Changes, ChangesQuery, ErrorKind, Extent, Snapshot, SnapshotState, Uuid};
 use bowline_block::{ByteRange, Store};
 use bowline_device::Device;
 use bowline_filter::cow::{GRANULE_BYTES, SnapshotDevice};
@@ -77,7 +77,7 @@ impl Daemon {
                 ErrorKind::FullReadNeeded,
                 &what,
                 &error,
-                "read everything, then take a new snapshot",
+                "read everything, remove the snapshot that failed, and take a new one",
             ),
             _ => failed(&what, &error),
         })?;
@@ -108,6 +108,16 @@ impl Daemon {
             return Err(ApiError::new(ErrorKind::NotFound, what, why, "see `bowline snapshot show`"));
         }
         Ok(entry.clone())
+    }
+
+    /// The image of a snapshot that has failed holds nothing any more.
+    fn is_readable(&self, name: &str, what: &str) -> Result<(), ApiError> {
+        let Some((snapshot, _)) = bowline_api::names::split_image(name) else { return Ok(()) };
+        let Snapshot { state: SnapshotState::Failed, reason, .. } = self.snapshot_show(snapshot)? else {
+            return Ok(());
+        };
+        let why = format!("snapshot {snapshot} has failed ({})", reason.unwrap_or_default());
+        Err(ApiError::new(ErrorKind::Io, what, why, "remove it, and take a new one"))
     }
 
     fn snapshot_of_epoch(&self, query: &ChangesQuery, epoch: u64) -> Result<String, ApiError> {
@@ -156,6 +166,7 @@ impl Daemon {
             let hint = "a full read is needed: leave out --generation";
             return Err(ApiError::new(ErrorKind::FullReadNeeded, what, why, hint));
         }
+        self.is_readable(&query.device, &what)?;
         let device = entry.device.clone();
         let queue = self.queues.nth(0).ok_or_else(|| failed_io(&what, std::io::Error::other("no queue")))?;
         let held = queue

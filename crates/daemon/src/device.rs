@@ -12,6 +12,7 @@ use crate::daemon::{Daemon, FREEZE_LIMIT};
 use crate::error::failed;
 use crate::export::stop_all;
 use crate::snapshot::OriginState;
+use crate::status::memory_bytes;
 use crate::tables::{DeviceEntry, Tables};
 
 /// An opened store, with what is told about it.
@@ -20,20 +21,15 @@ struct Bottom {
     source: String,
     cache: Option<Cache>,
     notice: Option<String>,
-}
-
-/// A device that is not in the tables yet.
-struct Opened {
-    entry: DeviceEntry,
-    notice: Option<String>,
+    memory: Option<Arc<FileStore>>,
 }
 
 impl Daemon {
     pub(crate) fn device_add(&self, request: &DeviceAdd) -> Result<bowline_api::Device, ApiError> {
         // Opening can take as long as a server does not answer: nobody else waits for that.
-        let opened = self.open_device(request.clone())?;
+        let entry = self.open_device(request.clone())?;
         let _turn = self.change();
-        self.insert_device(opened)?;
+        self.insert_device(entry)?;
         self.write().forget_absent(&request.name);
         self.save(format_args!("device {} is added", request.name))?;
         self.device_show(&request.name)
@@ -41,29 +37,30 @@ impl Daemon {
 
     /// Opens the store and notes the device; the caller has the turn.
     pub(crate) fn add_device(&self, request: DeviceAdd) -> Result<(), ApiError> {
-        let opened = self.open_device(request)?;
-        self.insert_device(opened)
+        let entry = self.open_device(request)?;
+        self.insert_device(entry)
     }
 
     /// Opens the store; nobody knows of it yet.
-    fn open_device(&self, mut request: DeviceAdd) -> Result<Opened, ApiError> {
+    fn open_device(&self, mut request: DeviceAdd) -> Result<DeviceEntry, ApiError> {
         let asked = request.check()?;
         self.may_add(&request.name)?;
-        let Bottom { store, source, cache, notice } = self.open_bottom(&asked, &request)?;
+        let Bottom { store, source, cache, notice, memory } = self.open_bottom(&asked, &request)?;
         if let Source::Path(_) = asked {
             // Kept as an absolute path, and created only once: the next start may be in another folder.
             request.source.clone_from(&source);
         }
         request.size = None;
-        let entry = DeviceEntry {
+        Ok(DeviceEntry {
             read_only: store.geometry().read_only,
             device: Device::new(request.name.clone(), store),
             source,
             cache,
+            notice,
+            memory,
             asked: Some(request),
             origin: OriginState::default(),
-        };
-        Ok(Opened { entry, notice })
+        })
     }
 
     fn may_add(&self, name: &str) -> Result<(), ApiError> {
@@ -76,14 +73,14 @@ impl Daemon {
     }
 
     /// Notes the device; the caller has the turn. The name may have been taken while the store was opened.
-    fn insert_device(&self, opened: Opened) -> Result<(), ApiError> {
-        let Opened { entry, notice } = opened;
+    fn insert_device(&self, entry: DeviceEntry) -> Result<(), ApiError> {
         let name = entry.device.name().to_owned();
         if let Err(taken) = self.may_add(&name) {
             entry.device.close();
             return Err(taken);
         }
         let geometry = entry.device.geometry();
+        let notice = entry.notice.clone();
         self.write().devices.insert(name.clone(), entry);
         self.events
             .draft(EventKind::DeviceAdded, format!("device {name} was added"))
@@ -99,13 +96,22 @@ impl Daemon {
     fn open_bottom(&self, source: &Source, request: &DeviceAdd) -> Result<Bottom, ApiError> {
         let block_size = request.block_size.and_then(|bytes| BlockSize::from_bytes(bytes.into()));
         let what = format!("add device {}", request.name);
-        let plain =
-            |store: Arc<dyn Store>| Bottom { store, source: source.to_string(), cache: None, notice: None };
+        let plain = |store: Arc<dyn Store>| Bottom {
+            store,
+            source: source.to_string(),
+            cache: None,
+            notice: None,
+            memory: None,
+        };
         match source {
             Source::Path(path) => open_file(path, block_size, request).map_err(|error| failed(&what, &error)),
             Source::Memory(size) => {
                 let store = FileStore::memory(size.0, block_size.unwrap_or_default(), request.read_only);
-                Ok(plain(Arc::new(store.map_err(|error| failed(&what, &error))?)))
+                let store = Arc::new(store.map_err(|error| failed(&what, &error))?);
+                let total = memory_bytes();
+                let notice = (total > 0 && size.0 > total)
+                    .then(|| format!("it can take more than the memory of this machine, {total} bytes"));
+                Ok(Bottom { memory: Some(store.clone()), notice, ..plain(store) })
             }
             Source::Null(size) => {
                 Ok(plain(Arc::new(NullStore::new(size.0, block_size.unwrap_or_default(), request.read_only))))
@@ -153,6 +159,7 @@ impl Daemon {
             source: entry.source.clone(),
             read_only: entry.read_only,
             cache: entry.cache,
+            notice: entry.notice.clone(),
             filters: entry
                 .device
                 .filters()
@@ -334,7 +341,13 @@ fn open_file(
         CacheMode::Buffered => Cache::Buffered,
     };
     let source = opened.store.location();
-    Ok(Bottom { store: Arc::new(opened.store), source, cache: Some(cache), notice: opened.notice })
+    Ok(Bottom {
+        store: Arc::new(opened.store),
+        source,
+        cache: Some(cache),
+        notice: opened.notice,
+        memory: None,
+    })
 }
 
 fn describe_filter(filter: &Attachment, size: u64) -> AttachedFilter {

@@ -208,6 +208,8 @@ impl Daemon {
                 device: Device::new(name.clone(), image),
                 source: format!("image:{name}"),
                 cache: None,
+                notice: None,
+                memory: None,
                 read_only: true,
                 asked: None,
                 origin: OriginState::default(),

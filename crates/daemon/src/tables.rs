@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bowline_api::{ApiError, Cache, DeviceAdd, ExportAdd, ListenAddr};
 use bowline_device::Device;
 use bowline_export_nbd::NbdServer;
+use bowline_store::FileStore;
 
 use crate::snapshot::{OriginState, SnapshotEntry};
 use crate::state::Hidden;
@@ -16,6 +17,10 @@ pub(crate) struct DeviceEntry {
     pub(crate) device: Arc<Device>,
     pub(crate) source: String,
     pub(crate) cache: Option<Cache>,
+    /// What was asked for and could not be had, or is worth a second thought.
+    pub(crate) notice: Option<String>,
+    /// Its store, where that is memory: what it takes is no resident memory of the process.
+    pub(crate) memory: Option<Arc<FileStore>>,
     pub(crate) read_only: bool,
     /// How it was asked for; `None` for images, which come and go with their snapshot.
     pub(crate) asked: Option<DeviceAdd>,

@@ -24,7 +24,7 @@ fn bad_takes_are_refused() {
         (|t| t.devices.clear(), "0 devices"),
         (|t| t.devices = vec!["x".into(); DEVICES_MAX + 1], "257 devices"),
         (|t| t.devices.push("a".into()), "named twice"),
-        (|t| t.devices.push("s/a".into()), "'/'"),
+        (|t| t.devices.push("s/a".into()), "an image cannot be snapshotted: name the device"),
         (|t| t.name = Some("a b".into()), "snapshot name"),
         (|t| t.limit = Some(0), "limit 0"),
         (|t| (t.limit, t.step) = (Some(10), Some(11)), "limit 10 is smaller than step 11"),

@@ -2,8 +2,19 @@
 
 use bowline_block::{ByteRange, Error, ErrorKind, ExtentKind, ExtentList, Result};
 use bowline_io::File;
-use rustix::fs::{SeekFrom, seek};
+use rustix::fs::{SeekFrom, fstat, seek};
 use rustix::io::Errno;
+
+use super::FileStore;
+
+impl FileStore {
+    /// Bytes that its contents really take, holes left out; 0 where that cannot be told.
+    #[must_use]
+    pub fn allocated_bytes(&self) -> u64 {
+        // The kernel counts in units of 512 bytes, whatever the file system's blocks are.
+        fstat(&self.file).map_or(0, |stat| u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512))
+    }
+}
 
 /// Walks the file's own map (`SEEK_DATA`, `SEEK_HOLE`). The file's position is used by nobody, so moving it does no
 /// harm, from however many threads.
