@@ -241,17 +241,18 @@ fn who_can_connect_finds_every_device() {
     let lock = std::fs::File::open(&away).unwrap();
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
     let (socket, stopped) = (start.path("nbd.sock"), std::sync::atomic::AtomicBool::new(false));
-    std::thread::scope(|scope| {
+    let _daemon = std::thread::scope(|scope| {
         scope.spawn(|| {
             while !stopped.load(std::sync::atomic::Ordering::SeqCst) {
                 if std::os::unix::net::UnixStream::connect(&socket).is_ok() {
                     Nbd::connect_unix(&socket, "z").expect("it listens before its devices are there");
                 }
-                std::thread::sleep(std::time::Duration::from_millis(20));
+                std::thread::sleep(std::time::Duration::from_millis(2));
             }
         });
         let daemon = start.start();
         daemon.connect("z").read(0, 512).unwrap();
         stopped.store(true, std::sync::atomic::Ordering::SeqCst);
+        daemon
     });
 }

@@ -201,8 +201,11 @@ fn every_refusal_says_what_to_do() {
     let taken = format!("tcp:{}", taken.local_addr().unwrap());
     daemon.ok(&["device", "add", "m", "mem:1M"]);
     let nobody = format!("nbd+unix:///d?socket={}", at("nobody.sock"));
-    let cases: [(&[&str], &str); 6] = [
+    sparse_file(&daemon.path("ro"), MIB);
+    daemon.ok(&["device", "add", "ro", &at("ro"), "--read-only"]);
+    let cases: [(&[&str], &str); 7] = [
         (&["device", "add", "x", &at("missing")], "--size"),
+        (&["device", "resize", "ro", "2M"], "without --read-only"),
         (&["device", "add", "x", &nobody], "start the server"),
         (&["device", "add", "x", "nbd://127.0.0.1:1/d"], "start the server"),
         (&["device", "add", "x", "nbd://no-such-host.invalid/d"], "host name"),

@@ -102,3 +102,17 @@ fn a_stop_of_the_daemon_ends_the_stream() {
     common::tools::wait(&mut follower.child, Duration::from_secs(10))
         .expect("the follower ends with the daemon");
 }
+
+#[test]
+fn followers_do_not_hold_up_verbs() {
+    let daemon = Daemon::start();
+    let followers: Vec<Follower> = (0..16).map(|_| Follower::start(&daemon, 0)).collect();
+    // Each has its place, and waits for what comes next.
+    followers.iter().for_each(|follower| assert_eq!(follower.next()["kind"], "started"));
+    let asked = std::time::Instant::now();
+    for _ in 0..20 {
+        daemon.ok(&["status"]);
+    }
+    // Behind the waits of 16 followers, each verb would take up to half a second.
+    assert!(asked.elapsed() < Duration::from_secs(4), "20 verbs took {:?}", asked.elapsed());
+}

@@ -261,6 +261,10 @@ impl Daemon {
             let why = "it is an image: its size is that of the instant it was taken";
             return Err(ApiError::new(ErrorKind::Unsupported, what, why, "resize the device itself"));
         }
+        if entry.read_only {
+            let hint = "remove it and add it without --read-only";
+            return Err(ApiError::new(ErrorKind::Unsupported, what, "it is read-only", hint));
+        }
         if size >= entry.device.geometry().size {
             return Ok(entry);
         }

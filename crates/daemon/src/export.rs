@@ -78,12 +78,21 @@ impl Daemon {
         let tls = self.nbd.tls.clone().map(TlsConfig);
         let config = ServerConfig { tls, tls_required, ..ServerConfig::new(at) };
         let catalog = Catalog { tables: self.tables.clone(), listener: id };
-        let server = NbdServer::start(config, std::sync::Arc::new(catalog), self.queues.handles())
-            .map_err(|error| failed(&what, &error))?;
-        let address = address.clone();
+        // Known before it accepts, so that its first client is served all there is and nothing that is hidden.
         let mut tables = self.write();
-        let hidden = tables.take_hidden((address != self.nbd.address).then_some(&address));
-        tables.listeners.push(Listener { id, address, server: Some(server), hidden });
+        let hidden = tables.take_hidden((*address != self.nbd.address).then_some(address));
+        tables.listeners.push(Listener { id, address: address.clone(), server: None, hidden });
+        drop(tables);
+        let started = NbdServer::start(config, std::sync::Arc::new(catalog), self.queues.handles());
+        let mut tables = self.write();
+        match (started, tables.listeners.iter_mut().find(|listener| listener.id == id)) {
+            (Ok(server), Some(listener)) => listener.server = Some(server),
+            (Ok(_), None) => return Err(ApiError::not_found("listener", &address.to_string())),
+            (Err(error), _) => {
+                tables.listeners.retain(|listener| listener.id != id);
+                return Err(failed(&what, &error));
+            }
+        }
         Ok(id)
     }
 

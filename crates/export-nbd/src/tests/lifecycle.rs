@@ -110,6 +110,22 @@ fn a_stop_that_takes_too_long_is_cut_short() {
 }
 
 #[test]
+fn a_stop_that_is_hurried_cuts_off_what_is_left() {
+    let store = TestStore::new(1 << 20, Pace::AtOnce);
+    let mut world = World::new(store.clone());
+    let mut client = world.client(Form::Simple);
+    store.held.store(true, Ordering::SeqCst);
+    client.ask(Command::Flush, NONE, 0, 0);
+    eventually("it is under way", || store.under_way.load(Ordering::SeqCst) == 1);
+    let begin = Instant::now();
+    let server = world.server.take().unwrap();
+    let hurry = || begin.elapsed() > Duration::from_millis(200);
+    assert!(!server.stop_or_hurry(Duration::from_secs(60), &hurry));
+    assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
+    store.held.store(false, Ordering::SeqCst);
+}
+
+#[test]
 fn an_export_that_is_taken_away_ends_its_connections_only() {
     let world = World::new(TestStore::new(1 << 20, Pace::AtOnce));
     let other = TestStore::new(1 << 20, Pace::AtOnce);
