@@ -78,7 +78,10 @@ fn a_file_without_permission() {
     let last = ran.err.lines().last().unwrap_or_default();
     assert_eq!(ran.code, 1, "{ran:?}");
     assert!(
-        last.starts_with("bowline: ") && last.contains("secret") && last.contains("ermission"),
+        last.starts_with("bowline: ")
+            && last.contains("secret")
+            && last.contains("add NAME PATH --read-only")
+            && last.contains("bowline device add NAME PATH --read-only"),
         "{ran:?}"
     );
 }

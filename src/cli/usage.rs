@@ -43,6 +43,8 @@ fn one_line(kind: ErrorKind, text: &str, verb: &str) -> String {
     let (mut what, mut tips) = (Vec::new(), Vec::new());
     for line in before_usage.lines().map(str::trim).filter(|line| !line.is_empty()) {
         match line.strip_prefix("tip: ") {
+            // The values are few, and named already; the most similar is often not what was meant, as 512 for 1024.
+            Some(tip) if tip.starts_with("a similar value") => {}
             Some(tip) => tips.push(tip.to_owned()),
             None if line.starts_with("For more information") => {}
             None => what.push(line.strip_prefix("error: ").unwrap_or(line)),

@@ -20,6 +20,9 @@ use crate::tables::Tables;
 /// How long a device may take to drain before a change of its stack is given up.
 pub(crate) const FREEZE_LIMIT: Duration = Duration::from_secs(10);
 
+/// How long a flush is waited for before the device counts as failed: a disk that hangs must not keep the others up.
+const FLUSH_LIMIT: Duration = Duration::from_secs(30);
+
 /// What every listener is started with.
 pub(crate) struct NbdDefaults {
     /// Where devices are exported when no address is named.
@@ -76,7 +79,10 @@ impl Daemon {
         let target = device.clone();
         let queue = self.queues.nth(0).ok_or_else(|| failed_io(&what, std::io::Error::other("no queue")))?;
         let flushed = queue
-            .run(move || async move { target.submit(Io::bare(Request::flush())).await.result })
+            .run_within(
+                FLUSH_LIMIT,
+                move || async move { target.submit(Io::bare(Request::flush())).await.result },
+            )
             .map_err(|error| failed_io(&what, error))?;
         flushed.map_err(|error| failed(&what, &error))
     }

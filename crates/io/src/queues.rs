@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -51,6 +51,15 @@ impl QueueHandle {
         T: Send + 'static,
         F: Future<Output = T> + 'static,
     {
+        self.ask(make).recv().map_err(|_| io::Error::other("the queue has stopped"))
+    }
+
+    /// Runs a task there; what it gives arrives in the channel, which closes when the queue ends before.
+    fn ask<T, F>(&self, make: impl FnOnce() -> F + Send + 'static) -> Receiver<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = T> + 'static,
+    {
         let (answer, receive) = sync_channel(1);
         self.spawn(move || {
             let future = make();
@@ -58,7 +67,7 @@ impl QueueHandle {
                 let _ = answer.send(future.await);
             }
         });
-        receive.recv().map_err(|_| io::Error::other("the queue has stopped"))
+        receive
     }
 
     /// As [`QueueHandle::run`], waiting no longer than `limit`; the task itself goes on.
@@ -74,14 +83,7 @@ impl QueueHandle {
         T: Send + 'static,
         F: Future<Output = T> + 'static,
     {
-        let (answer, receive) = sync_channel(1);
-        self.spawn(move || {
-            let future = make();
-            async move {
-                let _ = answer.send(future.await);
-            }
-        });
-        receive.recv_timeout(limit).map_err(|error| match error {
+        self.ask(make).recv_timeout(limit).map_err(|error| match error {
             RecvTimeoutError::Timeout => io::ErrorKind::TimedOut.into(),
             RecvTimeoutError::Disconnected => io::Error::other("the queue has stopped"),
         })

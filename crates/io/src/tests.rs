@@ -237,7 +237,8 @@ fn i1_a_file_that_hangs_holds_up_no_other() {
 fn a_queue_that_has_ended_says_so() {
     let queues = Queues::start(QueuesConfig { count: 1, engine: EngineKind::Sync }).unwrap();
     let handle = queues.handles()[0].clone();
-    let late = handle.run_within(Duration::from_millis(10), || sleep(Duration::from_millis(200))).unwrap_err();
+    let late =
+        handle.run_within(Duration::from_millis(10), || sleep(Duration::from_millis(200))).unwrap_err();
     assert_eq!(late.kind(), std::io::ErrorKind::TimedOut);
     drop(queues);
     assert!(handle.run(|| async { 7 }).is_err());

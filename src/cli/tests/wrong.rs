@@ -22,7 +22,10 @@ fn wrong_usage_exits_2() {
         (&["device", "add", "a"], "see `bowline device add --help`"),
         (&["device", "add", "a", "mem:0"], "size 0"),
         (&["device", "add", "a", ""], "it is empty"),
-        (&["device", "add", "a", "mem:1M", "--block-size", "1024"], "512, 4096"),
+        (
+            &["device", "add", "a", "mem:1M", "--block-size", "1024"],
+            "[possible values: 512, 4096]: see `bowline device add --help`",
+        ),
         (&["device", "add", "a", "mem:1M", "--cache", "odd"], "direct, buffered"),
         (&["device", "add", "a", "x", "--size", "1X"], "the unit is unknown"),
         (&["device", "add", "a", "x", "--sise", "1"], "--size"),

@@ -163,7 +163,8 @@ impl FileStore {
     fn still_flushes(&self) -> Result<()> {
         if self.flusher.has_failed() {
             let why = "an earlier flush failed, so nothing can be promised any more";
-            return Err(Error::new(ErrorKind::Io, why).device(self.location()));
+            let hint = "remove the device and check its disk";
+            return Err(Error::new(ErrorKind::Io, why).hint(hint).device(self.location()));
         }
         Ok(())
     }
