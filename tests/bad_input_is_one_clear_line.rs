@@ -80,7 +80,6 @@ fn a_file_without_permission() {
     assert!(
         last.starts_with("bowline: ")
             && last.contains("secret")
-            && last.contains("add NAME PATH --read-only")
             && last.contains("bowline device add NAME PATH --read-only"),
         "{ran:?}"
     );
