@@ -20,7 +20,7 @@ fn an_export_there_is_refused_too_and_the_daemon_goes_on() {
     let daemon = Daemon::start();
     daemon.add_file("disk", MIB);
     let line = daemon.refused(&["export", "add", "disk", "--nbd", "tcp:0.0.0.0:0"]);
-    assert!(line.contains("--insecure"), "{line}");
+    assert!(line.contains("start the daemon with") && line.contains("--insecure"), "{line}");
     daemon.connect("disk").read(0, 512).unwrap();
 }
 

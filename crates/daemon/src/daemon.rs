@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
-use bowline_api::{ApiError, DeviceAdd, EventKind, Timestamp};
+use bowline_api::{ApiError, DeviceAdd, ErrorKind, EventKind, Timestamp};
 use bowline_block::{Io, Request, Store};
 use bowline_device::Device;
 use bowline_io::Queues;
@@ -43,6 +43,7 @@ pub(crate) struct Daemon {
     pub(crate) started: Instant,
     changing: Mutex<()>,
     unsaved: AtomicBool,
+    stopping: AtomicBool,
 }
 
 impl Daemon {
@@ -57,6 +58,7 @@ impl Daemon {
             started: Instant::now(),
             changing: Mutex::new(()),
             unsaved: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
         })
     }
 
@@ -94,6 +96,7 @@ impl Daemon {
     /// next change, and at the stop.
     pub(crate) fn save(&self, done: impl Display) -> Result<(), ApiError> {
         let Some(folder) = &self.state else { return Ok(()) };
+        self.is_running(&done)?;
         let saved = folder.save(&self.stored());
         self.unsaved.store(saved.is_err(), Ordering::SeqCst);
         saved.map_err(|error| {
@@ -102,6 +105,20 @@ impl Daemon {
             let message = format!("{done}, but will not outlive the daemon: {error}");
             ApiError { kind: error.kind, message }
         })
+    }
+
+    /// From here on nothing changes but by the stop, which empties the tables: they are not what is to be kept.
+    pub(crate) fn end_changes(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+    }
+
+    /// Refuses what comes too late: a verb can wait for its turn, or for a store, until the daemon has ended.
+    pub(crate) fn is_running(&self, what: impl Display) -> Result<(), ApiError> {
+        if !self.stopping.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        let hint = "try again when it is up";
+        Err(ApiError::new(ErrorKind::Unavailable, what, "the daemon is stopping", hint))
     }
 
     /// Whether the state folder lacks the last change.

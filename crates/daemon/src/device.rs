@@ -75,9 +75,10 @@ impl Daemon {
     /// Notes the device; the caller has the turn. The name may have been taken while the store was opened.
     fn insert_device(&self, entry: DeviceEntry) -> Result<(), ApiError> {
         let name = entry.device.name().to_owned();
-        if let Err(taken) = self.may_add(&name) {
+        let may = self.is_running(format_args!("add device {name}")).and_then(|()| self.may_add(&name));
+        if may.is_err() {
             entry.device.close();
-            return Err(taken);
+            return may;
         }
         let geometry = entry.device.geometry();
         let notice = entry.notice.clone();

@@ -128,6 +128,7 @@ fn stop(daemon: &Daemon, hurry: &AtomicBool) -> Result<(), ApiError> {
     daemon.events.draft(EventKind::Stopping, "the daemon is stopping").post();
     // The change that could not be kept, once more, while there still is what it is about.
     let mut result = if daemon.unsaved() { daemon.save("what was changed last is done") } else { Ok(()) };
+    daemon.end_changes();
     for name in over_own_exports(daemon) {
         daemon.disconnect(&name);
         result = result.and(end(daemon, &name));

@@ -55,6 +55,26 @@ fn a_source_that_hangs_blocks_no_other_verb() {
     assert!(daemon.device_show("hangs").is_err());
 }
 
+/// What the stop has taken out is not taken for what there is to keep.
+#[test]
+fn a_verb_that_comes_after_the_stop_leaves_the_state_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let queues = Queues::start(QueuesConfig { count: 1, engine: EngineKind::Sync }).unwrap();
+    let address = ListenAddr::Unix(folder.path().join("nbd.sock"));
+    let nbd = NbdDefaults { address, tls: None, insecure: false };
+    let state = StateFolder::open(folder.path()).unwrap();
+    let daemon = Daemon::new(queues, nbd, Some(state));
+    add(&daemon, "d", "mem:16M");
+    let kept = std::fs::read(folder.path().join("state.json")).unwrap();
+    daemon.end_changes();
+    daemon.take_out_device("d").unwrap();
+    let late = daemon.device_add(&request("late", "mem:16M")).unwrap_err();
+    assert_eq!(late.kind, ErrorKind::Unavailable, "{}", late.message);
+    assert!(daemon.device_list().is_empty());
+    assert_eq!(daemon.save("it is late").unwrap_err().kind, ErrorKind::Unavailable);
+    assert_eq!(std::fs::read(folder.path().join("state.json")).unwrap(), kept);
+}
+
 /// The name is looked at again when the store is open: of two that ask for it at once, one gets it.
 #[test]
 fn a_name_that_was_taken_meanwhile_is_refused() {
