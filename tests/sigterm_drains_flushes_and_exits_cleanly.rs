@@ -63,6 +63,13 @@ fn a_second_signal_cuts_the_drain_short() {
     // A read that nothing answers holds the drain up.
     let mut client = daemon.connect("far");
     server.signal(Signal::STOP);
+    let tasks = format!("/proc/{}/task", server.pid());
+    common::tools::eventually("all its threads are stopped", || {
+        let stopped = |task: std::fs::DirEntry| {
+            std::fs::read_to_string(task.path().join("stat")).is_ok_and(|stat| stat.contains(") T "))
+        };
+        std::fs::read_dir(&tasks).unwrap().all(|task| stopped(task.unwrap())).then_some(())
+    });
     client.send(common::nbd::READ, 0, (0, 4096), &[]).unwrap();
     common::tools::eventually("the read is under way", || {
         (daemon.json(&["device", "show", "far"])["io"]["in_flight"] == 1).then_some(())
