@@ -81,7 +81,7 @@ pub fn device(name: &str) -> Device {
         source: "/srv/disk.img".into(),
         read_only: image,
         cache: (!image).then_some(Cache::Buffered),
-        notice: (name == "noticed").then(|| "it is slow".into()),
+        notice: None,
         filters: vec![AttachedFilter {
             id: "1".into(),
             kind: "cow".into(),
