@@ -9,9 +9,9 @@ use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 /// The longest a queue looks for the next event before it sleeps.
-const MOMENT: Duration = Duration::from_micros(60);
+const MOMENT: Duration = Duration::from_micros(100);
 /// A turn that took longer has served many requests.
-const SHORT_TURN: Duration = Duration::from_micros(15);
+const SHORT_TURN: Duration = Duration::from_micros(40);
 /// Sleeps without a look at the most, after looks in vain.
 const SKIPS_MAX: u32 = 256;
 
