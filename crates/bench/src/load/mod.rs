@@ -162,29 +162,29 @@ pub fn run(target: &Target, workload: &Workload, timing: Timing) -> Result<Outco
                         connection.drive(Instant::now() + timing.warm_up)
                     };
                     meeting.wait();
-                    let share = warm_up.and_then(|_| connection.drive(Instant::now() + timing.measured));
+                    let begun = Instant::now();
+                    let share = warm_up.and_then(|_| connection.drive(begun + timing.measured));
                     meeting.wait();
                     // Still connected: a server that forks per connection would lose the child and its CPU time.
-                    (share, connection)
+                    (share, begun, connection)
                 })
             })
             .collect();
 
         meeting.wait();
         let cpu_before = procfs::cpu_time(target.pid);
-        let started = Instant::now();
         meeting.wait();
         let cpu_after = procfs::cpu_time(target.pid);
 
         let mut outcome = Outcome::default();
         for worker in workers {
-            let (share, _connection) = worker.join().map_err(|_| anyhow!("a load thread panicked"))?;
+            let (share, begun, _connection) = worker.join().map_err(|_| anyhow!("a load thread panicked"))?;
             let share = share?;
             outcome.operations += share.operations;
             outcome.bytes += share.bytes;
             outcome.latency.merge(&share.latency);
             outcome.wrong += share.wrong;
-            let elapsed = share.finished.map_or(Duration::ZERO, |at| at.duration_since(started));
+            let elapsed = share.finished.map_or(Duration::ZERO, |at| at.duration_since(begun));
             outcome.elapsed = outcome.elapsed.max(elapsed);
         }
         outcome.server_cpu = cpu_after.saturating_sub(cpu_before);
