@@ -6,8 +6,9 @@ mod common;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use common::nbd::{FUA, WRITE};
 use common::tools::{both, finish, first_difference, is_root, noise, part, skip};
-use common::{Daemon, MIB, sparse_file, tool};
+use common::{Daemon, MIB, file_bytes, sparse_file, tool};
 
 /// A loop device over a file, given back when this is dropped.
 struct Loop {
@@ -76,5 +77,33 @@ fn in_its_own_sectors_with_snapshots_and_for_one_user() {
         daemon.ok(&["device", "add", "again", source, "--cache", "buffered"]);
         assert_eq!(daemon.json(&["device", "show", "again", "--json"])["cache"], "buffered");
         daemon.ok(&["device", "remove", "again"]);
+    }
+}
+
+/// I7: what was flushed, or written with FUA, is on the store below. Here that can be seen: through the page cache of the
+/// loop device nothing reaches the file behind it before somebody makes it.
+#[test]
+fn i7_a_flush_and_fua_reach_the_store_below() {
+    if !is_root() {
+        return;
+    }
+    for cache in ["buffered", "direct"] {
+        let daemon = Daemon::start();
+        let file = daemon.path("backing");
+        sparse_file(&file, 64 * MIB);
+        let Some(disk) = Loop::attach(&file, 512) else { return };
+        daemon.ok(&["device", "add", "blk", disk.device.to_str().unwrap(), "--cache", cache]);
+        let mut client = daemon.connect("blk");
+        let (flushed, durable) = (noise(1, MIB), noise(2, 64 * 1024));
+        client.write(8 * MIB, &flushed).unwrap();
+        client.flush().unwrap();
+        let below = file_bytes(&file);
+        assert_eq!(first_difference(part(&below, 8 * MIB, MIB), &flushed), None, "{cache}: flush");
+        client.request(WRITE, FUA, (32 * MIB, durable.len() as u64), &durable, 0).unwrap();
+        let below = file_bytes(&file);
+        let found = part(&below, 32 * MIB, durable.len() as u64);
+        assert_eq!(first_difference(found, &durable), None, "{cache}: FUA");
+        drop(client);
+        daemon.ok(&["device", "remove", "blk"]);
     }
 }
