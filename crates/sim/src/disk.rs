@@ -13,16 +13,17 @@ use crate::cache::{Cache, Crash, Written};
 use crate::faults::{Discards, Faults, FlushFailure, Stall};
 use crate::image::Image;
 use crate::log::{Entry, Mark, Replay};
+use crate::power::PowerSwitch;
 use crate::rng::Rng;
 
 struct State {
     start: Image,
     cache: Cache,
-    log: Vec<Entry>,
+    log: Vec<(u64, Entry)>,
     faults: Faults,
     rng: Rng,
     writes: u64,
-    powered: bool,
+    power: PowerSwitch,
     stalled: Vec<Waker>,
 }
 
@@ -58,7 +59,7 @@ impl SimDisk {
             faults: Faults::default(),
             rng: Rng::new(seed),
             writes: 0,
-            powered: true,
+            power: PowerSwitch::new(),
             stalled: Vec::new(),
         };
         Self { geometry, answers_now: false, state: Mutex::new(state) }
@@ -91,6 +92,13 @@ impl SimDisk {
         self
     }
 
+    /// The same disk with its power from that switch.
+    #[must_use]
+    pub fn powered_by(mut self, power: &PowerSwitch) -> Self {
+        self.state.get_mut().unwrap_or_else(PoisonError::into_inner).power = power.clone();
+        self
+    }
+
     /// Changes what goes wrong from now on. What discards do is part of the disk's shape and stays.
     pub fn set_faults(&self, faults: Faults) {
         let mut state = self.lock();
@@ -120,20 +128,32 @@ impl SimDisk {
 
     /// Puts a note into the log.
     pub fn mark(&self, mark: Mark) {
-        self.lock().log.push(Entry::Marked(mark));
+        // Without power nothing is noted either.
+        let _ = self.lock().record(Entry::Marked(mark));
     }
 
     /// Everything since the disk was made, again.
     #[must_use]
     pub fn replay(&self) -> Replay {
         let state = self.lock();
-        Replay::new(state.start.clone(), state.log.clone())
+        Replay::new(state.start.clone(), state.log.iter().map(|(_, entry)| entry.clone()).collect())
     }
 
     /// Moments at which the power may be cut: the start, and behind every event of the log.
     #[must_use]
     pub fn cut_points(&self) -> usize {
         self.lock().log.len() + 1
+    }
+
+    /// The image that a power cut at that moment of its switch may have left. What happened later does not count.
+    #[must_use]
+    pub fn cut_at(&self, moment: u64, crash: Crash) -> Image {
+        let state = self.lock();
+        let past = state.log.iter().take_while(|(at, _)| *at <= moment).map(|(_, entry)| entry.clone());
+        let mut replay = Replay::new(state.start.clone(), past.collect());
+        drop(state);
+        while replay.step().is_some() {}
+        replay.power_cut(crash)
     }
 
     /// Turns the power off: the image that is left. The disk answers *gone* from now on.
@@ -145,8 +165,8 @@ impl SimDisk {
     /// Turns the power off in that way.
     #[must_use]
     pub fn cut(&self, crash: Crash) -> Image {
-        let mut state = self.lock();
-        state.powered = false;
+        let state = self.lock();
+        state.power.off();
         let image = state.cache.power_cut(crash);
         drop(state);
         self.release();
@@ -239,16 +259,17 @@ impl State {
             Op::Discard if !unsupported => self.discarded(request.range),
             _ => None,
         };
-        let write = new_data.map(|data| {
+        let mut write = None;
+        if let Some(data) = new_data {
             let durable = request.flags.contains(Flags::FUA);
             self.writes += 1;
-            let write = Arc::new(Written { number: self.writes, range: request.range, data, durable });
-            self.cache.begin(&write);
-            self.log.push(Entry::Begun(write));
-            self.writes
-        });
+            let shared = Arc::new(Written { number: self.writes, range: request.range, data, durable });
+            self.record(Entry::Begun(shared.clone()))?;
+            self.cache.begin(&shared);
+            write = Some(self.writes);
+        }
         if request.op == Op::Flush {
-            self.log.push(Entry::FlushBegun);
+            self.record(Entry::FlushBegun)?;
         }
         Ok(Begun { failure, write, flush_turn })
     }
@@ -265,7 +286,7 @@ impl State {
     }
 
     fn stall(&mut self, polls: &mut Option<u64>, cx: &Context<'_>) -> Poll<()> {
-        if !self.powered {
+        if !self.power.is_on() {
             return Poll::Ready(());
         }
         match self.faults.stall {
@@ -293,24 +314,24 @@ impl State {
         if let Some(kind) = begun.failure {
             if let Some(write) = begun.write {
                 let seed = self.rng.next_u64();
+                self.record(Entry::Failed { write, seed })?;
                 self.cache.apply_failed(write, seed);
-                self.log.push(Entry::Failed { write, seed });
             }
             if request.op == Op::Flush && self.faults.flush_failure == FlushFailure::Forgets {
+                self.record(Entry::Forgotten { turn: begun.flush_turn })?;
                 self.cache.forget(begun.flush_turn);
-                self.log.push(Entry::Forgotten { turn: begun.flush_turn });
             }
             return Err(Error::new(kind, "the simulated disk was told to fail"));
         }
         match (request.op, begun.write) {
             (Op::Read, _) => self.cache.visible().read(request.range.start(), data),
             (Op::Flush, _) => {
+                self.record(Entry::Flushed { turn: begun.flush_turn })?;
                 self.cache.flush(begun.flush_turn);
-                self.log.push(Entry::Flushed { turn: begun.flush_turn });
             }
             (_, Some(write)) => {
+                self.record(Entry::Applied(write))?;
                 self.cache.apply(write);
-                self.log.push(Entry::Applied(write));
             }
             (_, None) => {}
         }
@@ -318,8 +339,19 @@ impl State {
     }
 
     fn check_power(&self) -> Result<()> {
-        if self.powered { Ok(()) } else { Err(Error::new(ErrorKind::Gone, "the power is off")) }
+        if self.power.is_on() { Ok(()) } else { Err(no_power()) }
     }
+
+    /// It happens, unless the power is off.
+    fn record(&mut self, entry: Entry) -> Result<()> {
+        let moment = self.power.tick().ok_or_else(no_power)?;
+        self.log.push((moment, entry));
+        Ok(())
+    }
+}
+
+fn no_power() -> Error {
+    Error::new(ErrorKind::Gone, "the power is off")
 }
 
 impl Store for SimDisk {

@@ -20,6 +20,7 @@ mod faults;
 mod image;
 mod ledger;
 mod log;
+mod power;
 mod rng;
 mod scheduler;
 
@@ -30,6 +31,7 @@ pub use faults::{Discards, Faults, FlushFailure, PlannedError, Stall};
 pub use image::Image;
 pub use ledger::{FlushId, Ledger, Violation, WriteId};
 pub use log::{Event, Mark, Replay};
+pub use power::PowerSwitch;
 pub use rng::Rng;
 pub use scheduler::{SimScheduler, Stuck, run_alone};
 

@@ -4,12 +4,16 @@
 //! after [`StateFile::sync`]; names are durable after [`Folder::sync`]; [`Folder::replace`] is both, all or nothing.
 
 mod real;
+#[cfg(any(test, feature = "sim"))]
+mod sim;
 
 use std::sync::Arc;
 
 use bowline_block::Result;
 
 pub use real::{RealFile, RealFolder};
+#[cfg(any(test, feature = "sim"))]
+pub use sim::{FolderFault, FolderOp, SimFolder, Trouble};
 
 /// A file.
 pub trait StateFile: Send + Sync {

@@ -6,8 +6,8 @@ use super::Finding;
 /// strangers to each other.
 const LAYERS: &[&[&str]] = &[
     &["bowline-block", "bowline-nbd", "bowline-api", "bowline-bench", "xtask"],
-    &["bowline-device", "bowline-io", "bowline-client", "bowline-state", "bowline-kernel"],
-    &["bowline-sim"],
+    &["bowline-device", "bowline-io", "bowline-client", "bowline-sim", "bowline-kernel"],
+    &["bowline-state"],
     &["bowline-store", "bowline-filter", "bowline-export-nbd", "bowline-fuzz-smoke"],
     &["bowline-daemon"],
     &["bowline"],
