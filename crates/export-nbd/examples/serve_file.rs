@@ -23,6 +23,7 @@ impl Exports for One {
             device: self.0.clone(),
             read_only: false,
             description: String::new(),
+            bitmaps: None,
         })
     }
 }

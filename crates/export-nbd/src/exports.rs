@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use bowline_device::Device;
 
+use crate::bitmaps::DirtyBitmaps;
+
 pub use bowline_nbd::ExportEntry;
 
 /// The exports of a server.
@@ -25,4 +27,6 @@ pub struct ExportTarget {
     pub read_only: bool,
     /// A text for people, may be empty.
     pub description: String,
+    /// Its dirty bitmaps, offered as `qemu:dirty-bitmap:NAME`.
+    pub bitmaps: Option<Arc<dyn DirtyBitmaps>>,
 }

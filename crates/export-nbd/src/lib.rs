@@ -11,6 +11,7 @@
 //! and a bounded number of requests; a bad or silent client ends or fills its own connection only.
 
 mod address;
+mod bitmaps;
 mod conn;
 mod exports;
 mod listener;
@@ -18,6 +19,7 @@ mod registry;
 mod server;
 
 pub use address::{ListenAddr, check_exposure};
+pub use bitmaps::{BitmapExtent, DirtyBitmap, DirtyBitmaps};
 pub use exports::{ExportEntry, ExportTarget, Exports};
 pub use server::{NbdServer, ServerConfig, TlsConfig};
 

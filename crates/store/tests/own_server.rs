@@ -45,7 +45,8 @@ fn pair(store: Arc<dyn Store>, read_only: bool) -> Pair {
 fn pair_over(store: Arc<dyn Store>, read_only: bool, tls: Option<&Certificate>) -> Pair {
     let queues = Queues::start(QueuesConfig { count: 2, engine: EngineKind::Sync }).unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let target = ExportTarget { device: Device::new("disk", store), read_only, description: String::new() };
+    let device = Device::new("disk", store);
+    let target = ExportTarget { device, read_only, description: String::new(), bitmaps: None };
     let mut config = ServerConfig::new(ListenAddr::Unix(folder.path().join("nbd.sock")));
     config.tls = tls.map(|tls| tls.server.clone());
     config.tls_required = tls.is_some();

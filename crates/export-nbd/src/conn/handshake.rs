@@ -1,5 +1,6 @@
 //! The handshake: everything up to the transmission phase, bounded in time and size.
 
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
@@ -9,14 +10,15 @@ use bowline_device::Device;
 use bowline_nbd::negotiate::MAX_NEEDED;
 use bowline_nbd::wire::MAX_PAYLOAD;
 use bowline_nbd::{
-    BlockSizes, ExportCatalog, ExportEntry, ExportInfo, RequestLimits, SelectedContext, ServerNegotiation,
-    Step, TlsPolicy, Transmission, TransmissionFlags,
+    BlockSizes, ExportCatalog, ExportEntry, ExportInfo, RequestLimits, ServerNegotiation, Step, TlsPolicy,
+    Transmission, TransmissionFlags,
 };
 use rustls::ServerConnection;
 
+use super::End;
+use super::contexts::{self, Context, Opened};
 use super::output::Output;
 use super::wire::Wire;
-use super::{End, status};
 use crate::exports::{ExportTarget, Exports};
 use crate::registry::{Order, Ticket};
 use crate::server::Shared;
@@ -28,7 +30,7 @@ const CHUNK_BYTES: usize = 4096;
 pub(super) struct Agreed {
     pub(super) device: Arc<Device>,
     pub(super) limits: RequestLimits,
-    pub(super) contexts: Vec<SelectedContext>,
+    pub(super) contexts: Vec<Context>,
     /// Received after the last option: the first requests.
     pub(super) left_over: Vec<u8>,
 }
@@ -36,7 +38,8 @@ pub(super) struct Agreed {
 /// Negotiates; `None` when the client ended it politely.
 pub(super) async fn run(wire: &mut Wire, shared: &Shared, ticket: &Ticket) -> Result<Option<Agreed>, End> {
     let limit = shared.handshake_timeout;
-    let mut negotiate = std::pin::pin!(bowline_io::timeout(limit, negotiate(wire, shared)));
+    let catalog = Catalog { exports: &*shared.exports, opened: RefCell::default() };
+    let mut negotiate = std::pin::pin!(bowline_io::timeout(limit, negotiate(wire, shared, &catalog)));
     let agreed = poll_fn(|cx| {
         // Nobody is owed an answer before the transmission phase.
         if ticket.order(cx) != Order::Serve {
@@ -46,7 +49,7 @@ pub(super) async fn run(wire: &mut Wire, shared: &Shared, ticket: &Ticket) -> Re
     })
     .await?;
     let Some((transmission, left_over)) = agreed else { return Ok(None) };
-    let Some(target) = find(&*shared.exports, &transmission.name) else {
+    let Some((_, target)) = find(&*shared.exports, &transmission.name) else {
         return Err(End::ExportGone(transmission.name));
     };
     ticket.set_export(&transmission.export.name);
@@ -57,10 +60,15 @@ pub(super) async fn run(wire: &mut Wire, shared: &Shared, ticket: &Ticket) -> Re
         form: transmission.options.form,
         has_contexts: !transmission.options.contexts.is_empty(),
     };
-    Ok(Some(Agreed { device: target.1.device, limits, contexts: transmission.options.contexts, left_over }))
+    let contexts = catalog.opened.borrow().contexts(&target.device, transmission.options.contexts);
+    Ok(Some(Agreed { device: target.device, limits, contexts, left_over }))
 }
 
-async fn negotiate(wire: &mut Wire, shared: &Shared) -> Result<Option<(Transmission, Vec<u8>)>, End> {
+async fn negotiate(
+    wire: &mut Wire,
+    shared: &Shared,
+    catalog: &Catalog<'_>,
+) -> Result<Option<(Transmission, Vec<u8>)>, End> {
     let mut machine = ServerNegotiation::new(bowline_nbd::ServerConfig {
         tls: match (&shared.tls, shared.tls_required) {
             (None, _) => TlsPolicy::Off,
@@ -69,11 +77,10 @@ async fn negotiate(wire: &mut Wire, shared: &Shared) -> Result<Option<(Transmiss
         },
         ..bowline_nbd::ServerConfig::default()
     });
-    let catalog = Catalog(&*shared.exports);
     let mut input = Vec::new();
     let mut replies = Vec::new();
     loop {
-        let stepped = machine.step(&input, &mut replies, &catalog);
+        let stepped = machine.step(&input, &mut replies, catalog);
         send(wire, &mut replies).await?;
         let (used, step) = stepped?;
         input.drain(..used.min(input.len()));
@@ -131,16 +138,24 @@ fn find(exports: &dyn Exports, name: &str) -> Option<(String, ExportTarget)> {
     exports.find(&only.name).map(|target| (only.name, target))
 }
 
-struct Catalog<'a>(&'a dyn Exports);
+struct Catalog<'a> {
+    exports: &'a dyn Exports,
+    opened: RefCell<Opened>,
+}
 
 impl ExportCatalog for Catalog<'_> {
     fn list(&self) -> Vec<ExportEntry> {
-        self.0.list()
+        self.exports.list()
     }
 
     fn find(&self, name: &str) -> Option<ExportInfo> {
-        let (name, target) = find(self.0, name)?;
+        let (name, target) = find(self.exports, name)?;
         Some(describe(name, &target))
+    }
+
+    fn offers(&self, export: &ExportInfo, context: &str) -> bool {
+        let Some((_, target)) = find(self.exports, &export.name) else { return false };
+        self.opened.borrow_mut().offers(&target, context)
     }
 }
 
@@ -153,7 +168,7 @@ fn describe(name: String, target: &ExportTarget) -> ExportInfo {
         flags: offered_flags(&geometry, target.read_only),
         blocks: BlockSizes { minimum, preferred: 4096, maximum: MAX_PAYLOAD },
         description: target.description.clone(),
-        contexts: status::offered(),
+        contexts: contexts::offered(target),
     }
 }
 

@@ -16,7 +16,9 @@
 //! bytes ([`slow`]), and when a bound is reached the connection stops receiving, so that the client is who waits.
 
 mod answer;
+mod contexts;
 mod finish;
+mod fit;
 mod handshake;
 mod idle;
 mod input;
@@ -25,7 +27,7 @@ mod long_write;
 mod output;
 mod session;
 pub(crate) mod slow;
-pub(crate) mod status;
+mod status;
 mod wire;
 
 use std::future::poll_fn;

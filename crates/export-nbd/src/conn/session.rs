@@ -10,16 +10,15 @@
 //! behind their header, writes straight from the receive buffer. The others become futures in [`Slow`].
 
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 
 use bowline_block::{Buf, ByteRange, Error, ErrorKind, Flags, Now, Op, Request, Store};
 use bowline_device::Device;
 use bowline_nbd::transmission::reply::{MAX_ERROR, MAX_HEADER};
-use bowline_nbd::{
-    Command, CommandFlags, ProtocolError, ReplyWriter, RequestHead, RequestLimits, SelectedContext, WireError,
-};
+use bowline_nbd::{Command, CommandFlags, ProtocolError, ReplyWriter, RequestHead, RequestLimits, WireError};
 
 use super::answer::wire_error;
+use super::contexts::Context;
 use super::long_read::Outgoing;
 use super::long_write::Incoming;
 use super::output::Output;
@@ -73,7 +72,7 @@ pub(super) enum Step {
 pub(super) struct Session {
     pub(super) device: Arc<Device>,
     pub(super) limits: RequestLimits,
-    pub(super) contexts: Vec<SelectedContext>,
+    pub(super) contexts: Vec<Context>,
     pub(super) output: Output,
     pub(super) slow: Slow,
     pub(super) incoming: Option<Incoming>,
@@ -87,7 +86,7 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(device: Arc<Device>, limits: RequestLimits, contexts: Vec<SelectedContext>) -> Self {
+    pub(super) fn new(device: Arc<Device>, limits: RequestLimits, contexts: Vec<Context>) -> Self {
         Self {
             device,
             limits,
@@ -343,7 +342,7 @@ impl Session {
     }
 
     /// Answers requests of the slow path that have ended; whether there was any.
-    pub(super) fn complete(&mut self, cx: &mut Context<'_>) -> bool {
+    pub(super) fn complete(&mut self, cx: &mut std::task::Context<'_>) -> bool {
         let mut any = false;
         loop {
             if let Some(progress) = self.poll_stream(cx) {

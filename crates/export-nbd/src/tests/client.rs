@@ -7,8 +7,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use bowline_nbd::{
-    ClientConfig, ClientNegotiation, ClientStep, Command, CommandFlags, Cookie, Extent, NegotiatedExport,
-    ReplyBody, ReplyForm, RequestHead, WireError,
+    ClientConfig, ClientNegotiation, ClientStep, Command, CommandFlags, ContextId, Cookie, Extent,
+    NegotiatedExport, ReplyBody, ReplyForm, RequestHead, WireError,
 };
 
 /// How the client wants its replies.
@@ -30,6 +30,8 @@ pub(super) struct Answer {
     pub(super) chunks: usize,
     pub(super) holes: usize,
     pub(super) extents: Vec<Extent>,
+    /// The same by context, in the order of the chunks.
+    pub(super) statuses: Vec<(ContextId, Vec<Extent>)>,
 }
 
 struct Asked {
@@ -265,7 +267,10 @@ impl Client {
                 asked.answer.holes += 1;
             }
             ReplyBody::None => {}
-            ReplyBody::BlockStatus { extents, .. } => decoder = Some(extents),
+            ReplyBody::BlockStatus { context, extents } => {
+                asked.answer.statuses.push((context, Vec::new()));
+                decoder = Some(extents);
+            }
         }
         if let Some(decoder) = &decoder {
             follows = usize::try_from(decoder.remaining()).unwrap();
@@ -273,25 +278,37 @@ impl Client {
         asked.answer.chunks += 1;
         self.received = received;
         self.received.drain(..used);
+        self.take_payload(cookie, follows, decoder, data_at).then_some((cookie, last))
+    }
+
+    /// What follows the front of a reply; `false` when the server hung up.
+    fn take_payload(
+        &mut self,
+        cookie: u64,
+        follows: usize,
+        decoder: Option<bowline_nbd::transmission::decode::ExtentDecoder>,
+        data_at: usize,
+    ) -> bool {
         let mut payload = vec![0; follows];
         let early = follows.min(self.received.len());
         payload[..early].copy_from_slice(&self.received[..early]);
         self.received.drain(..early);
         if self.stream.read_exact(&mut payload[early..]).is_err() {
             self.was_cut = true;
-            return None;
+            return false;
         }
         let asked = self.asked.get_mut(&cookie).unwrap();
         if let Some(mut decoder) = decoder {
             let mut rest = &payload[..];
             while let Some((used, extent)) = decoder.decode(rest).unwrap() {
                 asked.answer.extents.push(extent);
+                asked.answer.statuses.last_mut().unwrap().1.push(extent);
                 rest = &rest[used..];
             }
         } else if follows > 0 {
             asked.answer.data[data_at..data_at + follows].copy_from_slice(&payload);
             asked.covered += follows;
         }
-        Some((cookie, last))
+        true
     }
 }

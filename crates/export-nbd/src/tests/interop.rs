@@ -6,7 +6,7 @@ use super::store::Pace;
 use super::*;
 
 /// Runs a client; `None` when it is not installed.
-fn run(program: &str, arguments: &[&str]) -> Option<Output> {
+pub(super) fn run(program: &str, arguments: &[&str]) -> Option<Output> {
     let mut command = Program::new("timeout");
     match command.arg("60").arg(program).args(arguments).output() {
         Ok(output) if output.status.code() == Some(127) => {
@@ -20,7 +20,7 @@ fn run(program: &str, arguments: &[&str]) -> Option<Output> {
 }
 
 /// What a client printed; it must have succeeded.
-fn said(program: &str, arguments: &[&str]) -> Option<String> {
+pub(super) fn said(program: &str, arguments: &[&str]) -> Option<String> {
     let output = run(program, arguments)?;
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{program} {arguments:?}: {out}{err}");

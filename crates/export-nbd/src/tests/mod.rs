@@ -1,5 +1,6 @@
 //! The server against raw clients on real sockets, and against the clients that people use.
 
+mod bitmaps;
 mod client;
 mod commands;
 mod hostile;
@@ -70,10 +71,14 @@ impl World {
 
     fn add(&self, name: &str, store: Arc<TestStore>, read_only: bool) -> Arc<Device> {
         let device = Device::new(name, store);
-        let target =
-            ExportTarget { device: device.clone(), read_only, description: format!("the {name} of a test") };
+        let description = format!("the {name} of a test");
+        let target = ExportTarget { device: device.clone(), read_only, description, bitmaps: None };
         self.devices.0.lock().unwrap().insert(name.to_owned(), target);
         device
+    }
+
+    fn give_bitmaps(&self, name: &str, bitmaps: Arc<dyn DirtyBitmaps>) {
+        self.devices.0.lock().unwrap().get_mut(name).unwrap().bitmaps = Some(bitmaps);
     }
 
     fn device(&self, name: &str) -> Arc<Device> {

@@ -87,7 +87,7 @@ pub struct ExportInfo {
     pub blocks: BlockSizes,
     /// Text for a human, may be empty.
     pub description: String,
-    /// Full names of the metadata contexts offered.
+    /// Full names of the metadata contexts that a listing shows.
     pub contexts: Vec<String>,
 }
 
@@ -97,6 +97,11 @@ pub trait ExportCatalog {
     fn list(&self) -> Vec<ExportEntry>;
     /// The export of that name; the empty name is the default export.
     fn find(&self, name: &str) -> Option<ExportInfo>;
+    /// Whether a metadata context of `export`, as [`ExportCatalog::find`] gave it, can be selected. It may have more than
+    /// [`ExportInfo::contexts`] shows.
+    fn offers(&self, export: &ExportInfo, context: &str) -> bool {
+        export.contexts.iter().any(|offered| offered == context)
+    }
 }
 
 /// What both sides agreed on.

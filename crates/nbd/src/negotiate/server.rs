@@ -414,7 +414,8 @@ impl ServerNegotiation {
             }
             return push_ack(out, option);
         }
-        match meta::select(&export.contexts, request.queries) {
+        let known = |context: &str| catalog.offers(&export, context);
+        match meta::select(known, request.queries) {
             Ok(contexts) => {
                 for context in &contexts {
                     push_context(out, option, context.id.0, &context.name);

@@ -243,13 +243,60 @@ fn contexts_are_listed_by_query() {
         (&["qemu:"], &all[1..]),
         (&["qemu:dirty-bitmap:"], &all[1..]),
         (&["qemu:dirty-bitmap:s2", "base:allocation"], &["base:allocation", "qemu:dirty-bitmap:s2"]),
-        (&["base", "other:", "qemu:dirty"], &[]),
+        (&["base", "other:", "qemu:dirty", ":", ""], &[]),
     ] {
         let list = option(opt::LIST_META_CONTEXT, &meta_data("vm", queries));
         let (replies, _) = replies(CONFIG, &[option(opt::STRUCTURED_REPLY, b""), list]);
         assert_eq!(context_names(&replies), expected, "{queries:?}");
         assert_eq!(replies.last().unwrap().1, rep::ACK);
     }
+}
+
+/// A catalog of one export with more bitmaps than a listing shows, one of them named like a group.
+struct ManyBitmaps;
+
+impl ExportCatalog for ManyBitmaps {
+    fn list(&self) -> Vec<ExportEntry> {
+        Vec::new()
+    }
+
+    fn find(&self, name: &str) -> Option<ExportInfo> {
+        let mut info = SampleCatalog.find("vm")?;
+        info.contexts = ["a:", "a:b"].map(|name| format!("qemu:dirty-bitmap:{name}")).to_vec();
+        info.contexts.extend((0..10_000).map(|number| format!("qemu:dirty-bitmap:{number}")));
+        (name == "vm").then_some(info)
+    }
+
+    fn offers(&self, _: &ExportInfo, context: &str) -> bool {
+        context.strip_prefix("qemu:dirty-bitmap:").is_some_and(|number| number.parse::<u32>().is_ok())
+    }
+}
+
+/// I9: a listing is bounded, and what it leaves out can be selected all the same.
+#[test]
+fn i9_a_listing_of_contexts_is_bounded_and_a_selection_is_not_bound_by_it() {
+    let ask = |number: u32, queries: &[&str]| {
+        let mut server = ServerNegotiation::new(CONFIG);
+        let mut input = FLAGS.to_vec();
+        input.extend(option(opt::STRUCTURED_REPLY, b""));
+        input.extend(option(number, &meta_data("vm", queries)));
+        let mut out = Vec::new();
+        let mut rest = &input[..];
+        while let (used, Step::Continue) = server.step(rest, &mut out, &ManyBitmaps).unwrap() {
+            rest = &rest[used..];
+        }
+        context_names(&split_replies(&out[18..])).into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(ask(opt::LIST_META_CONTEXT, &["qemu:"]).len(), crate::meta::MAX_OFFERED);
+    assert_eq!(ask(opt::LIST_META_CONTEXT, &[]).len(), crate::meta::MAX_OFFERED);
+    let ends_in_a_colon = "qemu:dirty-bitmap:a:";
+    assert_eq!(ask(opt::LIST_META_CONTEXT, &[ends_in_a_colon]), [ends_in_a_colon], "a name, no group");
+    let beyond = "qemu:dirty-bitmap:123456";
+    assert_eq!(ask(opt::SET_META_CONTEXT, &[beyond, ends_in_a_colon]), [beyond]);
+    // As many as the option has room for: answered in time linear in both.
+    let many: Vec<String> = (0..3000).map(|number| format!("qemu:{number}")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    assert_eq!(ask(opt::LIST_META_CONTEXT, &many), [""; 0]);
 }
 
 #[test]
