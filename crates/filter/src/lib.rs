@@ -1,3 +1,4 @@
-//! The filters of a stack: copy-on-write snapshots first.
+//! The filters of a stack: copy-on-write snapshots, changed-block tracking.
 
 pub mod cow;
+pub mod track;

@@ -1,0 +1,30 @@
+//! Changed-block tracking: which blocks of a device changed since a take.
+//!
+//! ```text
+//!   write ──► Tracker (filter) ──bit──► live map ──take──► closed epochs (compressed, merged where there are too many)
+//!                                            └──────────────┴──► changed(since, until) = their union
+//! ```
+//!
+//! * A take closes an *epoch*: the live map becomes a closed set, an empty one begins. What changed since take *n* is
+//!   the union of the sets of epochs *n* + 1 on, and the live map.
+//! * Epochs are comparable within a *generation* only. Whenever continuity cannot be proven a new one begins, and
+//!   questions about the old one are refused: they need a full read (I4).
+//! * A bit is set before the request goes on to what is below, and once set is only looked at.
+
+mod changes;
+mod current;
+mod epochs;
+mod events;
+mod filter;
+mod grain;
+mod map;
+mod sync;
+mod tracker;
+mod worker;
+
+pub use changes::ChangeSet;
+pub use events::{NoTrackEvents, TrackEvents};
+pub use tracker::{Closed, TRACK_ALTITUDE, TrackStatus, Tracker};
+
+#[cfg(all(test, not(feature = "shuttle")))]
+mod tests;
