@@ -153,10 +153,12 @@ impl Daemon {
         let storage = cow::DiffStorage::open(store_spec(request)).map_err(|error| failed(&what, &error))?;
         let limits = cow::Limits { freeze: FREEZE_LIMIT, ..cow::Limits::default() };
         let teller = Arc::new(Teller(self.events.clone()));
-        let pairs: Vec<_> =
-            origins.iter().map(|entry| (entry.device.clone(), entry.origin.history())).collect();
+        let taken_of: Vec<_> = origins
+            .iter()
+            .map(|entry| cow::Origin::new(entry.device.clone(), entry.origin.history()))
+            .collect();
         let taken =
-            cow::take(&name, &pairs, &storage, teller, limits).map_err(|error| failed(&what, &error))?;
+            cow::take(&name, &taken_of, &storage, teller, limits).map_err(|error| failed(&what, &error))?;
         for (entry, device) in origins.iter().zip(taken.devices()) {
             entry.origin.keep(Some(device.history().clone()));
         }

@@ -16,7 +16,7 @@ use bowline_block::{
     Now, Op, Request, Store,
 };
 use bowline_device::Device;
-use bowline_filter::cow::{DiffStorage, Limits, NoEvents, Snapshot, StoreKind, StoreSpec, take};
+use bowline_filter::cow::{DiffStorage, Limits, NoEvents, Origin, Snapshot, StoreKind, StoreSpec, take};
 
 struct Counting;
 
@@ -95,7 +95,7 @@ fn snapshot(size: u64, kind: ExtentKind) -> (Arc<Device>, Snapshot, u64) {
     let storage = DiffStorage::open(spec).expect("opened");
     let limits = Limits::default();
     let (snapshot, _, bytes) = counted(|| {
-        take("s", &[(device.clone(), None)], &storage, Arc::new(NoEvents), limits).expect("taken")
+        take("s", &[Origin::new(device.clone(), None)], &storage, Arc::new(NoEvents), limits).expect("taken")
     });
     (device, snapshot, bytes)
 }

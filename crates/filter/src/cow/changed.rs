@@ -47,7 +47,7 @@ impl SnapshotDevice {
     }
 
     fn position_in(&self, chain: &Chain) -> Result<usize> {
-        chain.position(self.epoch()).ok_or_else(|| {
+        chain.position(self.epoch).ok_or_else(|| {
             let why = format!("snapshot {} was removed", self.image().snapshot.name);
             Error::new(ErrorKind::Gone, why).device(self.origin().name())
         })

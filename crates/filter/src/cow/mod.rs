@@ -46,7 +46,7 @@ pub use history::{COW_ALTITUDE, History, IndexMemory};
 pub use image::ImageStore;
 pub use segment::SEGMENT_BYTES;
 pub use shared::SnapshotState;
-pub use snapshot::{Limits, PreservedStats, Snapshot, SnapshotDevice, take};
+pub use snapshot::{Limits, Origin, PreservedStats, Snapshot, SnapshotDevice, take};
 pub use store::{DiffStorage, StoreKind, StoreSpec};
 
 #[cfg(all(test, feature = "shuttle"))]

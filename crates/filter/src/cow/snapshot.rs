@@ -16,6 +16,7 @@ use super::interval::Interval;
 use super::segment::SEGMENT_BYTES;
 use super::shared::{Shared, SnapshotState};
 use super::store::DiffStorage;
+use crate::track::{Closed, Tracker};
 
 /// Lanes of an interval, where diff storage is large enough.
 const LANES_MAX: usize = 8;
@@ -35,6 +36,25 @@ impl Default for Limits {
     }
 }
 
+/// A device that is to be taken, with what earlier takes left of it.
+#[derive(Clone)]
+pub struct Origin {
+    /// The device.
+    pub device: Arc<Device>,
+    /// The history that an earlier snapshot of it gave, as long as there is one.
+    pub history: Option<Arc<History>>,
+    /// Its tracker, if it has one: the take closes an epoch of it.
+    pub tracker: Option<Arc<Tracker>>,
+}
+
+impl Origin {
+    /// A device without a tracker.
+    #[must_use]
+    pub fn new(device: Arc<Device>, history: Option<Arc<History>>) -> Self {
+        Self { device, history, tracker: None }
+    }
+}
+
 /// A snapshot: images of one or several devices at one instant.
 ///
 /// It ends by [`Snapshot::remove`]. Dropping this handle alone leaves it in its origins' histories, where it goes on to
@@ -51,7 +71,9 @@ pub struct SnapshotDevice {
     pub(crate) origin: Arc<Device>,
     pub(crate) history: Arc<History>,
     image: Arc<ImageStore>,
+    /// That of the history.
     pub(crate) epoch: u64,
+    tracked: Option<Closed>,
 }
 
 /// What a snapshot's take of one device costs so far.
@@ -82,16 +104,22 @@ impl SnapshotDevice {
         &self.image
     }
 
-    /// The number of this take among those of the generation.
+    /// The epoch of the device's tracker that this take closed, if it had one.
+    #[must_use]
+    pub fn tracked(&self) -> Option<Closed> {
+        self.tracked
+    }
+
+    /// The number of this take among those of the generation: the tracker's where there is one, else the history's.
     #[must_use]
     pub fn epoch(&self) -> u64 {
-        self.epoch
+        self.tracked.map_or(self.epoch, |closed| closed.epoch)
     }
 
     /// Under which epochs are comparable.
     #[must_use]
     pub fn generation(&self) -> Uuid {
-        self.history.generation()
+        self.tracked.map_or_else(|| self.history.generation(), |closed| closed.generation)
     }
 
     /// Bytes of the origin at the take.
@@ -160,8 +188,8 @@ impl Snapshot {
     }
 }
 
-/// Takes a snapshot of the devices, all at one instant. Each comes with the history that an earlier snapshot of it
-/// gave, as long as there is one. Either all are taken or nothing changes. Must not be called on a queue thread.
+/// Takes a snapshot of the devices, all at one instant, and closes an epoch of each one's tracker. Either all are taken
+/// or nothing changes. Must not be called on a queue thread.
 ///
 /// # Errors
 /// *Invalid* for no device or one named twice; *unsupported* for a read-only device, which an image is; *exists* when a
@@ -169,7 +197,7 @@ impl Snapshot {
 /// device that was removed.
 pub fn take(
     name: &str,
-    origins: &[(Arc<Device>, Option<Arc<History>>)],
+    origins: &[Origin],
     storage: &Arc<DiffStorage>,
     on_event: Arc<dyn SnapshotEvents>,
     limits: Limits,
@@ -179,9 +207,8 @@ pub fn take(
     let lanes = (storage.limit() / SEGMENT_BYTES / 8 / origins.len() as u64).clamp(1, LANES_MAX as u64);
     let lanes = usize::try_from(lanes).unwrap_or(1);
     // All that takes time is made ready before: what remains under the freeze does not depend on any size.
-    let mut prepared: Vec<Prepared> =
-        origins.iter().map(|(device, history)| Prepared::new(device, history.clone(), lanes)).collect();
-    let devices: Vec<_> = origins.iter().map(|(device, _)| device.clone()).collect();
+    let mut prepared: Vec<Prepared> = origins.iter().map(|origin| Prepared::new(origin, lanes)).collect();
+    let devices: Vec<_> = origins.iter().map(|origin| origin.device.clone()).collect();
 
     let begun = Instant::now();
     let frozen = freeze_all(&devices, limits.freeze)?;
@@ -203,13 +230,13 @@ pub fn take(
     Ok(Snapshot { shared, taken_at, frozen_for, devices })
 }
 
-fn check(origins: &[(Arc<Device>, Option<Arc<History>>)]) -> Result<()> {
+fn check(origins: &[Origin]) -> Result<()> {
     let refuse = |kind, why: &str| Err(Error::new(kind, why).op("take a snapshot"));
     if origins.is_empty() {
         return refuse(ErrorKind::Invalid, "no device is named");
     }
-    for (at, (device, _)) in origins.iter().enumerate() {
-        if origins.iter().take(at).any(|(other, _)| Arc::ptr_eq(other, device)) {
+    for (at, Origin { device, .. }) in origins.iter().enumerate() {
+        if origins.iter().take(at).any(|other| Arc::ptr_eq(&other.device, device)) {
             return refuse(ErrorKind::Invalid, &format!("device {} is named twice", device.name()));
         }
         if device.is_gone() {
@@ -229,13 +256,18 @@ struct Prepared {
     device: Arc<Device>,
     history: Arc<History>,
     interval: Interval,
+    tracker: Option<Arc<Tracker>>,
 }
 
 impl Prepared {
-    fn new(device: &Arc<Device>, history: Option<Arc<History>>, lanes: usize) -> Self {
+    fn new(origin: &Origin, lanes: usize) -> Self {
+        let Origin { device, history, tracker } = origin.clone();
         let history = history.filter(|history| !history.is_over()).unwrap_or_else(History::new);
-        let interval = Self::interval(device, &history, lanes);
-        Self { device: device.clone(), history, interval }
+        let interval = Self::interval(&device, &history, lanes);
+        if let Some(tracker) = &tracker {
+            tracker.prepare_close();
+        }
+        Self { device, history, interval, tracker }
     }
 
     fn interval(device: &Device, history: &History, lanes: usize) -> Interval {
@@ -273,7 +305,8 @@ impl Prepared {
             size: geometry.size,
             block_size: geometry.block_size,
         });
-        (SnapshotDevice { origin: self.device, history: self.history, image, epoch }, earlier)
+        let tracked = self.tracker.map(|tracker| tracker.close_epoch(&shared.name));
+        (SnapshotDevice { origin: self.device, history: self.history, image, epoch, tracked }, earlier)
     }
 }
 

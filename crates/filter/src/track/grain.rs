@@ -47,7 +47,8 @@ impl Grain {
 
     const fn fitting(size: u64, shift_min: u32, count_max: u64) -> Self {
         let mut shift = shift_min;
-        while (size >> shift) >= count_max && !(size >> shift == count_max && size & ((1 << shift) - 1) == 0) {
+        while (size >> shift) >= count_max && !(size >> shift == count_max && size & ((1 << shift) - 1) == 0)
+        {
             shift += 1;
         }
         Self { shift }

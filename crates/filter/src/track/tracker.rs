@@ -309,7 +309,9 @@ impl Inner {
         }
         for asked in [Some(since), until].into_iter().flatten() {
             if asked == 0 || asked >= current.epoch {
-                return Err(self.gone(format!("there was no take {asked}: the last one is {}", current.epoch - 1)));
+                return Err(
+                    self.gone(format!("there was no take {asked}: the last one is {}", current.epoch - 1))
+                );
             }
         }
         if let Some(first) = history.chain.first()

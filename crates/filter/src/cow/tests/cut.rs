@@ -95,7 +95,7 @@ fn images_of_four_devices_are_one_instant() {
         let origins: Vec<_> = (0..DEVICES)
             .map(|at| {
                 let history = earlier.as_ref().map(|one| one.devices()[at].history().clone());
-                (load.devices[at].clone(), history)
+                Origin::new(load.devices[at].clone(), history)
             })
             .collect();
         let snapshot =

@@ -120,7 +120,8 @@ fn a_storage_that_stalls_is_given_up_in_bounded_time() {
     storage.plan(|faults| faults.write = Some(stall));
     let hold = Duration::from_millis(300);
     let limits = Limits { hold, ..limits() };
-    let snapshot = take("s", &[(device.clone(), None)], &storage, Arc::new(NoEvents), limits).unwrap();
+    let snapshot =
+        take("s", &[Origin::new(device.clone(), None)], &storage, Arc::new(NoEvents), limits).unwrap();
     let begun = Instant::now();
     overwrite(&device, 0, 24 * MIB, 7);
     assert!(begun.elapsed() >= hold, "16 MiB of backlog were not reached");
@@ -160,7 +161,8 @@ fn old_contents_that_cannot_be_read_cost_the_snapshots() {
 fn an_origin_read_that_never_ends_is_given_up() {
     let (store, device) = device(1, Pace::Now);
     let limits = Limits { hold: Duration::from_millis(200), ..limits() };
-    let snapshot = take("s", &[(device.clone(), None)], &memory(MIB), Arc::new(NoEvents), limits).unwrap();
+    let snapshot =
+        take("s", &[Origin::new(device.clone(), None)], &memory(MIB), Arc::new(NoEvents), limits).unwrap();
     store.stuck.store(5, Ordering::Relaxed);
     let begun = Instant::now();
     write(&*device, 5 * G, &[1; 4096]);

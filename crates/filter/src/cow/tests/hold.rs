@@ -29,7 +29,7 @@ fn take_held(
 ) -> Snapshot {
     let history = earlier.map(|one| one.devices()[0].history().clone());
     let limits = Limits { hold, ..limits() };
-    take("s", &[(device.clone(), history)], storage, Arc::new(NoEvents), limits).unwrap()
+    take("s", &[Origin::new(device.clone(), history)], storage, Arc::new(NoEvents), limits).unwrap()
 }
 
 #[test]

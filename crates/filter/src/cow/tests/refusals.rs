@@ -81,7 +81,7 @@ fn a_file_goes_with_its_storage_and_grows_by_steps() {
     assert_eq!(std::fs::metadata(&empty).unwrap().len(), 0, "one that was there is empty again");
 }
 
-fn refused(origins: &[(Arc<Device>, Option<Arc<History>>)], freeze: Duration) -> Error {
+fn refused(origins: &[Origin], freeze: Duration) -> Error {
     let limits = Limits { freeze, ..Limits::default() };
     match take("s", origins, &memory(MIB), Arc::new(NoEvents), limits) {
         Ok(_) => panic!("taken"),
@@ -93,7 +93,8 @@ fn refused(origins: &[(Arc<Device>, Option<Arc<History>>)], freeze: Duration) ->
 fn a_take_is_all_or_nothing() {
     let new = |name: &str| Device::new(name, TestStore::new(MIB, BlockSize::B512, Pace::Now));
     let (one, two) = (new("one"), new("two"));
-    let both = |a: &Arc<Device>, b: &Arc<Device>| [(a.clone(), None), (b.clone(), None)];
+    let both =
+        |a: &Arc<Device>, b: &Arc<Device>| [Origin::new(a.clone(), None), Origin::new(b.clone(), None)];
     let second = Duration::from_secs(1);
     assert_eq!(refused(&[], second).kind(), ErrorKind::Invalid);
     let error = refused(&both(&one, &one), second);
@@ -112,11 +113,11 @@ fn a_take_is_all_or_nothing() {
     assert!(one.filters().is_empty(), "nothing was attached");
     write(&*one, 0, &[1; 512]);
     let wrong = Some(snapshot.devices()[0].history().clone());
-    let error = refused(&[(one.clone(), wrong)], second);
+    let error = refused(&[Origin::new(one.clone(), wrong)], second);
     assert!(error.to_string().contains("of another device"), "{error}");
 
     let image = Device::new("s/two", snapshot.devices()[0].image().clone());
-    let error = refused(&[(image, None)], second);
+    let error = refused(&[Origin::new(image, None)], second);
     assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
 
     let gone = new("gone");

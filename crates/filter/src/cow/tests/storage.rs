@@ -72,7 +72,8 @@ fn a_stalled_read_of_diff_storage_fails_the_snapshot() {
     let (store, device) = device(4, Pace::Now);
     let storage = file(&dir, "diff", 64 * MIB);
     let limits = Limits { hold: Duration::from_millis(200), ..limits() };
-    let snapshot = take("s", &[(device.clone(), None)], &storage, Arc::new(NoEvents), limits).unwrap();
+    let snapshot =
+        take("s", &[Origin::new(device.clone(), None)], &storage, Arc::new(NoEvents), limits).unwrap();
     overwrite(&device, 0, 4 * MIB, 5);
     until("the file", || storage.backlog() == 0);
     storage.plan(|faults| faults.reads_stall = true);

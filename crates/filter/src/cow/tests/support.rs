@@ -316,7 +316,7 @@ pub(crate) fn take_with(
     events: Arc<dyn SnapshotEvents>,
 ) -> Snapshot {
     let history = earlier.map(|one| one.devices()[0].history().clone());
-    take(name, &[(device.clone(), history)], storage, events, limits()).unwrap()
+    take(name, &[Origin::new(device.clone(), history)], storage, events, limits()).unwrap()
 }
 
 pub(crate) fn limits() -> Limits {

@@ -179,7 +179,7 @@ impl Stress {
         let origins: Vec<_> = (0..self.subjects.len())
             .map(|at| {
                 let history = newest.map(|live| live.snapshot.devices()[at].history().clone());
-                (self.subjects[at].device.clone(), history)
+                Origin::new(self.subjects[at].device.clone(), history)
             })
             .collect();
         let low: Vec<_> = self.subjects.iter().map(|subject| subject.bounds(|s| &s.acknowledged)).collect();

@@ -1,0 +1,41 @@
+//! A tracker on a device, and takes of it.
+
+use std::sync::Arc;
+
+use bowline_block::ByteRange;
+use bowline_device::Device;
+
+use super::support::{K, Memory, attach, write};
+use crate::cow::{self, NoEvents, Origin, StoreKind, StoreSpec};
+use crate::track::{NoTrackEvents, Tracker};
+
+fn tracked(size: u64) -> (Arc<Device>, Arc<Tracker>) {
+    let device = Device::new("d", Memory::new(size));
+    let tracker = Tracker::memory("d", size, Arc::new(NoTrackEvents));
+    attach(&device, &tracker);
+    (device, tracker)
+}
+
+fn take(name: &str, origin: &Origin) -> cow::Snapshot {
+    let spec = StoreSpec { kind: StoreKind::Memory, limit: 1 << 20, step: 1 << 20 };
+    let storage = cow::DiffStorage::open(spec).unwrap();
+    let origins = std::slice::from_ref(origin);
+    cow::take(name, origins, &storage, Arc::new(NoEvents), cow::Limits::default()).unwrap()
+}
+
+#[test]
+fn a_take_closes_an_epoch_of_the_tracker() {
+    let (device, tracker) = tracked(1 << 20);
+    let mut origin = Origin { tracker: Some(tracker.clone()), ..Origin::new(device.clone(), None) };
+    write(&device, 0, &[1; 512]);
+    let first = take("a", &origin);
+    origin.history = Some(first.devices()[0].history().clone());
+    write(&device, 8 * K, &[1; 512]);
+    let second = take("b", &origin);
+    write(&device, 16 * K, &[1; 512]);
+    assert_eq!((first.devices()[0].epoch(), second.devices()[0].epoch()), (1, 2));
+    assert_eq!(first.devices()[0].generation(), tracker.generation());
+    assert_eq!(second.devices()[0].tracked().unwrap().epoch, 2);
+    assert_eq!(tracker.changed(1, Some(2)).unwrap().extents(0, 9).0, [ByteRange::new(8 * K, K)]);
+    assert_eq!(tracker.changed(2, None).unwrap().extents(0, 9).0, [ByteRange::new(16 * K, K)]);
+}
