@@ -81,7 +81,7 @@ impl SnapshotEntry {
         let storage = taken.storage();
         let (kind, location) = match &storage.spec().kind {
             cow::StoreKind::Memory => (StoreKind::Mem, None),
-            cow::StoreKind::File(path) => (StoreKind::File, Some(path.display().to_string())),
+            _ => (StoreKind::File, Some(storage.location())),
         };
         Snapshot {
             name: self.name.clone(),
@@ -118,28 +118,64 @@ impl SnapshotEntry {
 /// Turns what a snapshot tells about itself into events.
 struct Teller(Arc<EventLog>);
 
+impl Teller {
+    /// An event about diff storage, with its numbers.
+    fn post_space(&self, kind: EventKind, message: String, snapshot: &str, space: &cow::Space<'_>) {
+        let mut event = self.0.draft(kind, message).snapshot(snapshot);
+        if let Some(device) = space.device {
+            event = event.device(device);
+        }
+        if let Some(errno) = space.cause.and_then(|cause| cause.errno) {
+            event = event.number("errno", u64::from(errno.unsigned_abs()));
+        }
+        event.number("used", space.used).number("size", space.size).number("limit", space.limit).post();
+    }
+}
+
 impl cow::SnapshotEvents for Teller {
-    fn low_space(&self, snapshot: &str, used: u64, limit: u64) {
+    fn low_space(&self, snapshot: &str, space: &cow::Space<'_>) {
+        let cow::Space { used, limit, .. } = space;
         let message = format!("diff storage of snapshot {snapshot} is nearly full: {used} of {limit} bytes");
-        let event = self.0.draft(EventKind::LowSpace, message).snapshot(snapshot);
-        event.number("used", used).number("limit", limit).post();
+        self.post_space(EventKind::LowSpace, message, snapshot, space);
     }
 
-    fn grown(&self, snapshot: &str, size: u64, limit: u64) {
-        let message = format!("diff storage of snapshot {snapshot} has grown to {size} bytes");
-        let event = self.0.draft(EventKind::Grown, message).snapshot(snapshot);
-        event.number("size", size).number("limit", limit).post();
+    fn grown(&self, snapshot: &str, space: &cow::Space<'_>) {
+        let message = format!("diff storage of snapshot {snapshot} has grown to {} bytes", space.size);
+        self.post_space(EventKind::Grown, message, snapshot, space);
     }
 
-    fn no_space(&self, snapshot: &str, used: u64, limit: u64) {
-        let message = format!("diff storage of snapshot {snapshot} is full: {used} of {limit} bytes");
-        let event = self.0.draft(EventKind::NoSpace, message).snapshot(snapshot);
-        event.number("used", used).number("limit", limit).post();
+    fn no_space(&self, snapshot: &str, space: &cow::Space<'_>) {
+        let cow::Space { used, limit, .. } = space;
+        let cause = space.cause.map_or(String::new(), |cause| format!(": {}", cause.kind.name()));
+        let message =
+            format!("diff storage of snapshot {snapshot} takes no more: {used} of {limit} bytes{cause}");
+        self.post_space(EventKind::NoSpace, message, snapshot, space);
     }
 
-    fn failed(&self, snapshot: &str, reason: &str) {
-        let message = format!("snapshot {snapshot} failed, its devices go on: {reason}");
-        self.0.draft(EventKind::Failed, message).snapshot(snapshot).post();
+    fn holding(&self, snapshot: &str, space: &cow::Space<'_>, timeout: std::time::Duration) {
+        let message = format!(
+            "writers wait for room in the diff storage of snapshot {snapshot}, for {} s at most",
+            timeout.as_secs()
+        );
+        self.post_space(EventKind::Notice, message, snapshot, space);
+    }
+
+    fn failed(&self, snapshot: &str, failure: &cow::Failure<'_>) {
+        let message = format!("snapshot {snapshot} failed, its devices go on: {}", failure.reason);
+        let mut event = self.0.draft(EventKind::Failed, message).snapshot(snapshot);
+        if let Some(errno) = failure.cause.and_then(|cause| cause.errno) {
+            event = event.number("errno", u64::from(errno.unsigned_abs()));
+        }
+        if let [device] = failure.devices {
+            event = event.device(device);
+        }
+        event.number("used", failure.used).number("limit", failure.limit).post();
+    }
+
+    fn device_gone(&self, snapshot: &str, device: &str, cause: Option<cow::Cause>) {
+        let cause = cause.map_or(String::new(), |cause| format!(": {}", cause.kind.name()));
+        let message = format!("device {device} of snapshot {snapshot} is gone{cause}");
+        self.0.draft(EventKind::DeviceFailed, message).snapshot(snapshot).device(device).post();
     }
 }
 

@@ -13,9 +13,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::events::Cause;
 use super::granule::{Granules, WORD_GRANULES, find, mask_of};
 use super::interval::Interval;
 use super::shared::Shared;
+use super::store::Trouble;
 use super::zone::SlotId;
 
 /// An interval and the snapshot whose take began it.
@@ -74,12 +76,24 @@ impl Chain {
         self.active().next().is_some()
     }
 
+    /// All snapshots, older ones first.
+    pub(crate) fn snapshots(&self) -> impl Iterator<Item = &Arc<Shared>> {
+        self.members.iter().filter_map(|member| member.snapshot.as_ref())
+    }
+
     /// All snapshots of this device fail.
     pub(crate) fn fail_all(&self, reason: &str) {
-        self.members
-            .iter()
-            .filter_map(|member| member.snapshot.as_ref())
-            .for_each(|one| one.fail(reason.to_owned()));
+        self.snapshots().for_each(|one| one.fail(reason.to_owned()));
+    }
+
+    /// The same, with what was behind it.
+    pub(crate) fn fail_all_for(&self, trouble: &Trouble) {
+        self.snapshots().for_each(|one| one.fail_for(trouble.clone()));
+    }
+
+    /// All snapshots are told that the device is not there any more.
+    pub(crate) fn tell_gone(&self, device: &str, cause: Option<Cause>) {
+        self.snapshots().for_each(|one| one.device_gone(device, cause));
     }
 
     /// Which of 64 granules are in the current interval or in an orphan behind it.

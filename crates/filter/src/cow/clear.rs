@@ -117,13 +117,19 @@ impl History {
         }
     }
 
+    /// Copies as much as there is, in pieces, each with a deadline of its own.
+    pub(crate) async fn copy_all(&self, chain: &Chain, granules: Granules, below: &dyn Store) {
+        let mut held = Held::new(granules.first * GRANULE_BYTES, chain);
+        self.copy_data(chain, granules, below, &mut held).await;
+    }
+
     /// Copies as much as there is, in pieces.
     async fn copy_data(&self, chain: &Chain, granules: Granules, below: &dyn Store, held: &mut Held) {
         let mut first = granules.first;
         while first < granules.end && chain.is_copying() {
             held.reached(first * GRANULE_BYTES, chain);
             let end = granules.end.min(first + HELD_BYTES / GRANULE_BYTES);
-            self.copy(chain, Granules { first, end }, below, held.deadline).await;
+            held.deadline = self.copy(chain, Granules { first, end }, below, held.deadline).await;
             first = end;
         }
     }

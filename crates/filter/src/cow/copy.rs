@@ -10,16 +10,18 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bowline_block::{ByteRange, Done, Error, ErrorKind, Io, Now, Op, Request, Store, Verdict};
 
 use super::chain::Chain;
+use super::events::Cause;
 use super::granule::{GRANULE_BYTES, Granules};
 use super::history::History;
 use super::lane::{Lane, Open, lock_lane};
 use super::segment::{SEGMENT_SLOTS, Segment};
 use super::shared::Shared;
-use super::store::Got;
+use super::store::{Got, Trouble};
 use super::wait::{self, Deadline};
 use super::zone::{Claim, Claimed, Run, SlotId, ZONE_GRANULES, Zone};
 
@@ -38,6 +40,8 @@ enum Attempt {
     Unreadable(Error),
     /// This snapshot's storage has too much on its way to its file.
     Wait(Arc<Shared>),
+    /// This snapshot's storage has no room, and its writers wait for some.
+    Hold(Arc<Shared>),
     /// No snapshot is left that could take it.
     NoTaker,
 }
@@ -46,7 +50,7 @@ enum Attempt {
 enum NoRoom {
     Wait(Arc<Shared>),
     Full(Arc<Shared>),
-    Broken(Arc<Shared>, String),
+    Broken(Arc<Shared>, Trouble),
     NoTaker,
 }
 
@@ -100,9 +104,9 @@ impl History {
                 while claim.run().count > 0 {
                     match self.preserve(chain, number, &mut claim, size, &mut fill) {
                         Attempt::Published => {}
-                        Attempt::NotNow | Attempt::Wait(_) => return false,
+                        Attempt::NotNow | Attempt::Wait(_) | Attempt::Hold(_) => return false,
                         Attempt::Unreadable(error) => {
-                            unreadable(chain, &error);
+                            self.unreadable(chain, &error);
                             return true;
                         }
                         Attempt::NoTaker => return true,
@@ -113,14 +117,15 @@ impl History {
         true
     }
 
-    /// Copies, waiting for what has to be waited for. At the end the granules are copied, or no snapshot needs them.
+    /// Copies, waiting for what has to be waited for. At the end the granules are copied, or no snapshot needs them. The
+    /// deadline as it is then: it stands still while room is waited for.
     pub(crate) async fn copy(
         &self,
         chain: &Chain,
         granules: Granules,
         below: &dyn Store,
-        deadline: Deadline,
-    ) {
+        mut deadline: Deadline,
+    ) -> Deadline {
         for (number, run) in zone_parts(granules) {
             while chain.is_copying() {
                 let Some((zone, claimed)) = claim(chain, number, run, BATCH_MAX) else { break };
@@ -132,14 +137,19 @@ impl History {
                         }
                     }
                     Claimed::Mine(claim) => {
-                        self.copy_claimed(chain, number, claim, below, deadline).await;
-                        wait::step_aside().await;
+                        match self.copy_claimed(chain, number, claim, below, deadline).await {
+                            // Without the claim, so that others who want the same wait for the same.
+                            Some(full) => wait_for_room(&full, self.origin(), &mut deadline).await,
+                            None => wait::step_aside().await,
+                        }
                     }
                 }
             }
         }
+        deadline
     }
 
+    /// Copies what was claimed; the snapshot whose storage has no room for it, if writers are to wait for that.
     async fn copy_claimed(
         &self,
         chain: &Chain,
@@ -147,29 +157,31 @@ impl History {
         mut claim: Claim<'_>,
         below: &dyn Store,
         deadline: Deadline,
-    ) {
+    ) -> Option<Arc<Shared>> {
         let size = below.geometry().size;
         let mut read_now = |bytes, room: &mut [u8]| below.read_now(bytes, room);
         while claim.run().count > 0 {
             match self.preserve(chain, number, &mut claim, size, &mut read_now) {
                 Attempt::Published => {}
+                Attempt::Hold(snapshot) => return Some(snapshot),
                 Attempt::Wait(snapshot) => wait_for_storage(chain, &snapshot, deadline).await,
-                Attempt::NoTaker => return,
-                Attempt::Unreadable(error) => return unreadable(chain, &error),
+                Attempt::NoTaker => return None,
+                Attempt::Unreadable(error) => return self.unreadable(chain, &error),
                 Attempt::NotNow => break,
             }
         }
         if claim.run().count == 0 {
-            return;
+            return None;
         }
         let bytes = bytes_of(number, claim.run(), size);
         let len = usize::try_from(bytes.len()).unwrap_or(0);
         let read = below.submit(Io::new(Request::new(Op::Read, bytes), bowline_io::alloc(len)));
         let Some(Done { result, data }) = wait::bounded(deadline.left(), read).await else {
-            return chain.fail_all(&too_slow("reading old contents of the origin", deadline.limit));
+            chain.fail_all(&too_slow("reading old contents of the origin", deadline.limit));
+            return None;
         };
         if let Err(error) = result {
-            return unreadable(chain, &error);
+            return self.unreadable(chain, &error);
         }
         let mut from_buffer = |part: ByteRange, room: &mut [u8]| {
             let at = usize::try_from(part.start().saturating_sub(bytes.start())).unwrap_or(usize::MAX);
@@ -182,11 +194,13 @@ impl History {
         while claim.run().count > 0 {
             match self.preserve(chain, number, &mut claim, size, &mut from_buffer) {
                 Attempt::Published => {}
+                Attempt::Hold(snapshot) => return Some(snapshot),
                 Attempt::Wait(snapshot) => wait_for_storage(chain, &snapshot, deadline).await,
-                Attempt::Unreadable(error) => return unreadable(chain, &error),
-                Attempt::NoTaker | Attempt::NotNow => return,
+                Attempt::Unreadable(error) => return self.unreadable(chain, &error),
+                Attempt::NoTaker | Attempt::NotNow => return None,
             }
         }
+        None
     }
 
     /// Records granules as zero without storing anything.
@@ -229,10 +243,11 @@ impl History {
                     Err(no_room) => no_room,
                 }
             };
-            let (snapshot, reason) = match no_room {
+            let (snapshot, trouble) = match no_room {
                 NoRoom::NoTaker => return Attempt::NoTaker,
+                NoRoom::Wait(snapshot) if snapshot.holds() => return Attempt::Hold(snapshot),
                 NoRoom::Wait(snapshot) => return Attempt::Wait(snapshot),
-                NoRoom::Broken(snapshot, reason) => (snapshot, reason),
+                NoRoom::Broken(snapshot, trouble) => (snapshot, trouble),
                 NoRoom::Full(snapshot) => {
                     for other in lanes {
                         let mut lane = lock_lane(other);
@@ -241,14 +256,15 @@ impl History {
                             return self.settle(lane, claim, filled);
                         }
                     }
-                    snapshot.no_space();
-                    let limit = snapshot.storage.limit();
-                    let reason =
-                        format!("diff storage {} is full at {limit} bytes", snapshot.storage.location());
-                    (snapshot, reason)
+                    let trouble = snapshot.storage.why_full();
+                    snapshot.no_space(Some(self.origin()), trouble.cause);
+                    (snapshot, trouble)
                 }
             };
-            snapshot.fail(reason);
+            if snapshot.holds() {
+                return Attempt::Hold(snapshot);
+            }
+            snapshot.fail_for(trouble);
         }
     }
 
@@ -257,7 +273,7 @@ impl History {
         if lane.with_room().is_none() {
             lane.seal(&self.table);
             let Some(snapshot) = chain.active().next() else { return Err(NoRoom::NoTaker) };
-            let segment: Arc<Segment> = match snapshot.storage.segment() {
+            let segment: Arc<Segment> = match snapshot.storage.segment(self.origin()) {
                 Got::Segment(segment) => segment,
                 Got::Wait => return Err(NoRoom::Wait(snapshot.clone())),
                 Got::Full => return Err(NoRoom::Full(snapshot.clone())),
@@ -368,8 +384,29 @@ async fn wait_for_storage(chain: &Chain, snapshot: &Arc<Shared>, deadline: Deadl
     }
 }
 
-fn unreadable(chain: &Chain, error: &Error) {
-    chain.fail_all(&format!("old contents of the origin cannot be read: {error}"));
+/// Holds a write until its snapshot's storage has room; the snapshot fails when that takes too long.
+async fn wait_for_room(snapshot: &Arc<Shared>, origin: &str, deadline: &mut Deadline) {
+    let begun = Instant::now();
+    let left = snapshot.wait_begins(origin, deadline.paused);
+    let room = wait::bounded(left, snapshot.storage.room(snapshot)).await;
+    deadline.pause(begun.elapsed());
+    if room.is_none() {
+        snapshot.fail_for(snapshot.storage.why_no_room(deadline.paused));
+    }
+    snapshot.wait_ends();
+}
+
+impl History {
+    /// Old contents cannot be read: no snapshot can be kept. Always `None`.
+    fn unreadable(&self, chain: &Chain, error: &Error) -> Option<Arc<Shared>> {
+        let cause = Cause::of(error);
+        if cause.kind == ErrorKind::Gone {
+            chain.tell_gone(self.origin(), Some(cause));
+        }
+        let reason = format!("old contents of the origin cannot be read: {error}");
+        chain.fail_all_for(&Trouble { reason, cause: Some(cause) });
+        None
+    }
 }
 
 fn too_slow(what: &str, limit: std::time::Duration) -> String {

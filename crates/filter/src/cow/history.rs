@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
 use bowline_block::{Altitude, ByteRange, Filter, Op, Request, Store, Verdict};
@@ -10,6 +10,7 @@ use bowline_device::FilterId;
 use uuid::Uuid;
 
 use super::chain::Chain;
+use super::exclude::Exclusions;
 use super::granule::Granules;
 use super::segment::SegmentTable;
 
@@ -23,6 +24,10 @@ const CLEARED_MAX: usize = 64;
 /// snapshot; then it is over, and the next take begins another one.
 pub struct History {
     generation: Uuid,
+    /// The device's name, from the first take on.
+    origin: OnceLock<Arc<str>>,
+    /// Where diff storage lies on the device itself.
+    pub(crate) exclusions: Exclusions,
     pub(crate) chain: ArcSwap<Chain>,
     pub(crate) table: SegmentTable,
     pub(crate) attachment: Mutex<Attachment>,
@@ -48,6 +53,8 @@ impl History {
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
             generation: Uuid::new_v4(),
+            origin: OnceLock::new(),
+            exclusions: Exclusions::default(),
             chain: ArcSwap::default(),
             table: SegmentTable::default(),
             attachment: Mutex::new(Attachment::NotYet),
@@ -63,6 +70,15 @@ impl History {
     #[must_use]
     pub fn generation(&self) -> Uuid {
         self.generation
+    }
+
+    /// The device's name.
+    pub(crate) fn origin(&self) -> &Arc<str> {
+        self.origin.get_or_init(|| Arc::from(""))
+    }
+
+    pub(crate) fn set_origin(&self, name: &str) {
+        self.origin.get_or_init(|| Arc::from(name));
     }
 
     /// The epoch that the newest take closed; that one's snapshot may be gone.
@@ -135,6 +151,11 @@ impl Filter for History {
         if !request.op.changes_data() {
             return Verdict::Pass;
         }
+        if self.exclusions.any()
+            && let Some(hold) = self.foreign(request)
+        {
+            return hold;
+        }
         let chain = self.chain.load();
         let Some(current) = chain.current() else { return Verdict::Pass };
         if !chain.is_copying() {
@@ -160,7 +181,9 @@ impl Filter for History {
     /// The device goes away: what images need of it goes with it.
     fn detached(&self) {
         if std::mem::replace(&mut *self.attachment(), Attachment::Over) != Attachment::Over {
-            self.chain.load().fail_all("its origin was removed");
+            let chain = self.chain.load();
+            chain.tell_gone(self.origin(), None);
+            chain.fail_all("its origin was removed");
         }
     }
 }

@@ -26,6 +26,7 @@ mod changed;
 mod clear;
 mod copy;
 mod events;
+mod exclude;
 mod granule;
 mod history;
 mod image;
@@ -40,14 +41,16 @@ mod sync;
 mod wait;
 mod zone;
 
-pub use events::{NoEvents, SnapshotEvents};
+pub use events::{Cause, Failure, NoEvents, SnapshotEvents, Space};
 pub use granule::GRANULE_BYTES;
 pub use history::{COW_ALTITUDE, History, IndexMemory};
 pub use image::ImageStore;
 pub use segment::SEGMENT_BYTES;
-pub use shared::SnapshotState;
+pub use shared::{HOLD_TIMEOUT_DEFAULT, OnFull, SnapshotState};
 pub use snapshot::{Limits, Origin, PreservedStats, Snapshot, SnapshotDevice, take};
-pub use store::{DiffStorage, StoreKind, StoreSpec};
+pub use store::{
+    DiffStorage, FileIdentity, Medium, RANGE_ALIGNMENT, RANGES_MAX, StateMedium, StoreKind, StoreSpec,
+};
 
 #[cfg(all(test, feature = "shuttle"))]
 mod schedule_tests;

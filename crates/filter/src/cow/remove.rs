@@ -31,8 +31,16 @@ impl Snapshot {
     /// *Timeout* when a device could not be frozen within `freeze`. The rest of the work is then left, nothing is lost,
     /// and calling again goes on with it.
     pub fn remove(&self, freeze: Duration) -> Result<()> {
+        if self.shared.is_waited_for() {
+            // Writers that wait for room in its storage are inside the gate: they go on without it.
+            self.shared.end("it is being removed".to_owned());
+        }
         // All are tried, so that one stuck device does not keep the space of the others.
-        self.devices.iter().map(|device| device.remove(freeze)).fold(Ok(()), Result::and)
+        let removed = self.devices.iter().map(|device| device.remove(freeze)).fold(Ok(()), Result::and);
+        self.devices
+            .iter()
+            .map(|device| device.history.end_if_idle(&device.origin, freeze))
+            .fold(removed, Result::and)
     }
 }
 
@@ -63,7 +71,8 @@ fn change_chain(
     let chain = history.chain.load_full();
     let mut members = chain.members.clone();
     change(&mut members);
-    let over = members.iter().all(|member| member.snapshot.is_none());
+    // Where a storage still has contents on the device, somebody has to see what is written there.
+    let over = members.iter().all(|member| member.snapshot.is_none()) && !history.exclusions.in_use();
     history.chain.store(Arc::new(Chain::new(members, chain.hold_limit)));
     if over {
         let before = std::mem::replace(&mut *history.attachment(), Attachment::Over);
@@ -75,6 +84,16 @@ fn change_chain(
 }
 
 impl History {
+    /// Ends a history that was only kept for a storage's contents on the device, once there are none.
+    fn end_if_idle(&self, origin: &Arc<Device>, freeze: Duration) -> Result<()> {
+        let _one_at_a_time = self.surgery.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = self.exclusions.any() && self.chain.load().snapshots().next().is_none();
+        if !kept || self.is_over() || self.exclusions.in_use() {
+            return Ok(());
+        }
+        change_chain(self, origin, freeze, |_| {})
+    }
+
     /// Takes the snapshot out of the chain, and with it what no other snapshot needs.
     fn drop_member(&self, origin: &Arc<Device>, epoch: u64, freeze: Duration) -> Result<()> {
         if self.chain.load().position(epoch).is_none() {

@@ -10,7 +10,7 @@ use bowline_io::FileOp;
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
 use super::granule::GRANULE_BYTES;
-use super::store::DiffStorage;
+use super::store::{DiffStorage, Volume};
 use super::zone::SlotId;
 
 /// Slots of a segment.
@@ -23,13 +23,15 @@ const SEGMENTS_MAX: u32 = (1 << 26) - 1;
 /// Where a segment's contents are.
 pub(crate) enum Content {
     Memory(Buf),
-    /// In the storage's file, at the segment's own place.
+    /// On the volume's medium, at the segment's own place.
     Stored,
 }
 
 /// See the module.
 pub(crate) struct Segment {
     pub(crate) storage: Arc<DiffStorage>,
+    /// The part of the storage it is in.
+    pub(crate) volume: Arc<Volume>,
     /// Its place in the storage, counted in segments.
     pub(crate) place: u32,
     pub(crate) content: RwLock<Content>,
@@ -38,9 +40,10 @@ pub(crate) struct Segment {
 }
 
 impl Segment {
-    pub(crate) fn new(storage: Arc<DiffStorage>, place: u32, buf: Buf) -> Arc<Self> {
+    pub(crate) fn new(storage: Arc<DiffStorage>, volume: Arc<Volume>, place: u32, buf: Buf) -> Arc<Self> {
         Arc::new(Self {
             storage,
+            volume,
             place,
             content: RwLock::new(Content::Memory(buf)),
             holders: AtomicU32::new(1),
@@ -83,12 +86,13 @@ impl Segment {
                 };
             }
         }
-        let Some(file) = self.storage.file() else { return Now::NotNow };
+        let Some(medium) = self.volume.medium() else { return Now::NotNow };
         #[cfg(test)]
         if self.storage.reads_stall() {
             return Now::NotNow;
         }
         let offset = self.offset() + at;
+        let Some(file) = medium.file() else { return Now::Done(medium.read_at(offset, data)) };
         match preadv2(file.as_fd(), &mut [io::IoSliceMut::new(data)], offset, ReadWriteFlags::NOWAIT) {
             Ok(bytes) if bytes == data.len() => Now::Done(Ok(())),
             // Partly in memory, not in memory, or a file system that does not know the flag.
@@ -111,13 +115,17 @@ impl Segment {
                 return Ok(buf);
             }
         }
-        let Some(file) = self.storage.file() else {
+        let Some(medium) = self.volume.medium() else {
             return Err(self.unreadable(io::ErrorKind::NotFound.into()));
         };
         #[cfg(test)]
         if self.storage.reads_stall() {
             std::future::pending::<()>().await;
         }
+        let Some(file) = medium.file() else {
+            medium.read_at(self.offset() + at, &mut buf)?;
+            return Ok(buf);
+        };
         let mut skip = 0;
         while skip < len {
             let read = FileOp::Read { offset: self.offset() + at + skip as u64, skip };
@@ -133,9 +141,9 @@ impl Segment {
         Ok(buf)
     }
 
-    /// Its first byte in the storage's file.
+    /// Its first byte on the volume's medium.
     pub(crate) fn offset(&self) -> u64 {
-        u64::from(self.place) * SEGMENT_BYTES
+        self.volume.offset_of(self.place)
     }
 
     fn unreadable(&self, error: io::Error) -> Error {

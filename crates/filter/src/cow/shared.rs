@@ -1,13 +1,30 @@
 //! What all devices of a snapshot share: its name, its state and its diff storage.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use bowline_block::{Error, ErrorKind, Result};
 use uuid::Uuid;
 
-use super::events::SnapshotEvents;
-use super::store::DiffStorage;
+use super::events::{Cause, Failure, SnapshotEvents, Space};
+use super::store::{DiffStorage, Trouble};
+
+/// How long writers wait for room when nothing else is said.
+pub const HOLD_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
+
+/// What happens when diff storage cannot take the next copy: it is full, broken or stuck.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnFull {
+    /// The snapshot fails, and writers go on.
+    #[default]
+    Drop,
+    /// Writers wait for room: the storage is extended, or snapshots are removed. Then the snapshot fails.
+    Hold {
+        /// How long, from the first that waits.
+        timeout: Duration,
+    },
+}
 
 /// Whether a snapshot's images can be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,24 +43,41 @@ pub(crate) struct Shared {
     pub(crate) name: String,
     pub(crate) id: Uuid,
     pub(crate) storage: Arc<DiffStorage>,
+    /// The names of its devices.
+    pub(crate) devices: Vec<String>,
+    pub(crate) on_full: OnFull,
     events: Arc<dyn SnapshotEvents>,
     failed: AtomicBool,
     reason: OnceLock<String>,
     told_low: AtomicBool,
     told_full: AtomicBool,
+    /// The devices that were told to be gone.
+    told_gone: Mutex<Vec<String>>,
+    /// Since when writers wait for room.
+    waiting_since: Mutex<Option<Instant>>,
 }
 
 impl Shared {
-    pub(crate) fn new(name: &str, storage: Arc<DiffStorage>, events: Arc<dyn SnapshotEvents>) -> Arc<Self> {
+    pub(crate) fn new(
+        name: &str,
+        devices: Vec<String>,
+        storage: Arc<DiffStorage>,
+        on_full: OnFull,
+        events: Arc<dyn SnapshotEvents>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             name: name.to_owned(),
             id: Uuid::new_v4(),
             storage,
+            devices,
+            on_full,
             events,
             failed: AtomicBool::new(false),
             reason: OnceLock::new(),
             told_low: AtomicBool::new(false),
             told_full: AtomicBool::new(false),
+            told_gone: Mutex::default(),
+            waiting_since: Mutex::default(),
         })
     }
 
@@ -56,14 +90,30 @@ impl Shared {
 
     /// The end of the snapshot's promise. Only the first reason counts.
     pub(crate) fn fail(&self, reason: String) {
+        self.fail_for(Trouble { reason, cause: None });
+    }
+
+    /// The same, with what was behind it.
+    pub(crate) fn fail_for(&self, trouble: Trouble) {
+        let Trouble { reason, cause } = trouble;
+        if self.end(reason) {
+            let reason = self.reason.get().map_or("", String::as_str);
+            tracing::warn!(snapshot = self.name, reason, "snapshot failed");
+            let (used, limit) = (self.storage.used(), self.storage.limit());
+            let failure = Failure { devices: &self.devices, reason, cause, used, limit };
+            self.events.failed(&self.name, &failure);
+        }
+    }
+
+    /// The same for a snapshot that is about to be removed: nobody is told. Whether this was the first reason.
+    pub(crate) fn end(&self, reason: String) -> bool {
         let first = self.reason.set(reason).is_ok();
         // Also by those who come second: when this returns, the snapshot has failed.
         self.failed.store(true, Ordering::SeqCst);
         if first {
-            let reason = self.reason.get().map_or("", String::as_str);
-            tracing::warn!(snapshot = self.name, reason, "snapshot failed");
-            self.events.failed(&self.name, reason);
+            self.storage.wake();
         }
+        first
     }
 
     pub(crate) fn state(&self) -> SnapshotState {
@@ -82,21 +132,92 @@ impl Shared {
         Err(Error::new(ErrorKind::Io, format!("snapshot {} failed: {reason}", self.name)))
     }
 
-    pub(crate) fn low_space(&self, used: u64, limit: u64) {
-        if !self.told_low.swap(true, Ordering::Relaxed) {
-            self.events.low_space(&self.name, used, limit);
+    /// Whether writers wait for room, instead of the snapshot failing.
+    pub(crate) fn holds(&self) -> bool {
+        self.on_full != OnFull::Drop
+    }
+
+    /// A writer that has waited for `waited` already begins to wait for room; how long it may.
+    pub(crate) fn wait_begins(&self, device: &str, waited: Duration) -> Duration {
+        let OnFull::Hold { timeout } = self.on_full else { return Duration::ZERO };
+        let mut first = false;
+        let since = *self.waiting_since().get_or_insert_with(|| {
+            first = true;
+            Instant::now()
+        });
+        if first {
+            self.events.holding(&self.name, &self.space(Some(device), None), timeout);
+        }
+        timeout.saturating_sub(since.elapsed().max(waited))
+    }
+
+    /// There is room.
+    pub(crate) fn wait_ends(&self) {
+        *self.waiting_since() = None;
+    }
+
+    /// Whether writers wait for room now.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        self.waiting_since().is_some()
+    }
+
+    fn waiting_since(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.waiting_since.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Its storage broke, while that origin was written to.
+    pub(crate) fn store_broke(&self, trouble: &Trouble, device: Option<&str>) {
+        if self.holds() {
+            let Trouble { reason, cause } = trouble;
+            tracing::warn!(
+                snapshot = self.name,
+                device,
+                reason,
+                "diff storage broke; writers that need it wait"
+            );
+            self.no_space(device, *cause);
+        } else {
+            self.fail_for(trouble.clone());
         }
     }
 
-    pub(crate) fn no_space(&self) {
+    fn space<'a>(&self, device: Option<&'a str>, cause: Option<Cause>) -> Space<'a> {
+        let Self { storage, .. } = self;
+        Space { device, used: storage.used(), limit: storage.limit(), size: storage.size(), cause }
+    }
+
+    pub(crate) fn low_space(&self, device: Option<&str>) {
+        if !self.told_low.swap(true, Ordering::Relaxed) {
+            self.events.low_space(&self.name, &self.space(device, None));
+        }
+    }
+
+    pub(crate) fn no_space(&self, device: Option<&str>, cause: Option<Cause>) {
         if !self.told_full.swap(true, Ordering::Relaxed) {
             // Said in this order even when the worker is late.
-            self.low_space(self.storage.used(), self.storage.limit());
-            self.events.no_space(&self.name, self.storage.used(), self.storage.limit());
+            self.low_space(device);
+            self.events.no_space(&self.name, &self.space(device, cause));
         }
     }
 
-    pub(crate) fn grown(&self, size: u64) {
-        self.events.grown(&self.name, size, self.storage.limit());
+    pub(crate) fn grown(&self, device: Option<&str>) {
+        self.events.grown(&self.name, &self.space(device, None));
+    }
+
+    /// Its storage has more room than before: what was told of it may be told again.
+    pub(crate) fn extended(&self) {
+        self.told_low.store(false, Ordering::Relaxed);
+        self.told_full.store(false, Ordering::Relaxed);
+    }
+
+    /// One of its devices is not there any more.
+    pub(crate) fn device_gone(&self, device: &str, cause: Option<Cause>) {
+        let mut told = self.told_gone.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.iter().any(|one| one == device) {
+            return;
+        }
+        told.push(device.to_owned());
+        drop(told);
+        self.events.device_gone(&self.name, device, cause);
     }
 }

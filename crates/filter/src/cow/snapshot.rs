@@ -4,17 +4,18 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
-use bowline_block::{Error, ErrorKind, Filter, Result, Store};
+use bowline_block::{ByteRange, Error, ErrorKind, Filter, Result, Store};
 use bowline_device::{Device, Frozen, freeze_all};
 use uuid::Uuid;
 
 use super::chain::{Chain, Member};
 use super::events::SnapshotEvents;
+use super::exclude;
 use super::history::{Attachment, COW_ALTITUDE, History};
 use super::image::ImageStore;
 use super::interval::Interval;
 use super::segment::SEGMENT_BYTES;
-use super::shared::{Shared, SnapshotState};
+use super::shared::{OnFull, Shared, SnapshotState};
 use super::store::DiffStorage;
 use crate::track::{Closed, Tracker};
 
@@ -28,11 +29,13 @@ pub struct Limits {
     pub freeze: Duration,
     /// A write whose old contents are being preserved; then the snapshot fails and the write goes on.
     pub hold: Duration,
+    /// A write for which there is no room in diff storage.
+    pub on_full: OnFull,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { freeze: Duration::from_secs(5), hold: Duration::from_secs(10) }
+        Self { freeze: Duration::from_secs(5), hold: Duration::from_secs(10), on_full: OnFull::Drop }
     }
 }
 
@@ -45,13 +48,18 @@ pub struct Origin {
     pub history: Option<Arc<History>>,
     /// Its tracker, if it has one: the take closes an epoch of it.
     pub tracker: Option<Arc<Tracker>>,
+    /// Where the diff storage lies on the device itself, in bytes of the device: see [`StoreSpec::ranges_on`]. Images read
+    /// zeroes there, and a write to it through the device fails the snapshot.
+    ///
+    /// [`StoreSpec::ranges_on`]: super::StoreSpec::ranges_on
+    pub excluded: Vec<ByteRange>,
 }
 
 impl Origin {
-    /// A device without a tracker.
+    /// A device without a tracker, all of it.
     #[must_use]
     pub fn new(device: Arc<Device>, history: Option<Arc<History>>) -> Self {
-        Self { device, history, tracker: None }
+        Self { device, history, tracker: None, excluded: Vec::new() }
     }
 }
 
@@ -203,11 +211,13 @@ pub fn take(
     limits: Limits,
 ) -> Result<Snapshot> {
     check(origins)?;
-    let shared = Shared::new(name, storage.clone(), on_event);
+    let names = origins.iter().map(|origin| origin.device.name().to_owned()).collect();
+    let shared = Shared::new(name, names, storage.clone(), limits.on_full, on_event);
     let lanes = (storage.limit() / SEGMENT_BYTES / 8 / origins.len() as u64).clamp(1, LANES_MAX as u64);
     let lanes = usize::try_from(lanes).unwrap_or(1);
     // All that takes time is made ready before: what remains under the freeze does not depend on any size.
     let mut prepared: Vec<Prepared> = origins.iter().map(|origin| Prepared::new(origin, lanes)).collect();
+    prepared.iter().for_each(Prepared::preserve_excluded);
     let devices: Vec<_> = origins.iter().map(|origin| origin.device.clone()).collect();
 
     let begun = Instant::now();
@@ -215,6 +225,8 @@ pub fn take(
     let taken_at = SystemTime::now();
     attach_all(&mut prepared, &frozen)?;
     storage.serve(&shared);
+    // From now on it may be written to.
+    prepared.iter().for_each(|one| one.history.exclusions.add(&one.excluded, storage));
     let taken: Vec<_> = prepared.into_iter().map(|one| one.commit(&shared, lanes, limits.hold)).collect();
     drop(frozen);
     let frozen_for = begun.elapsed();
@@ -235,7 +247,7 @@ fn check(origins: &[Origin]) -> Result<()> {
     if origins.is_empty() {
         return refuse(ErrorKind::Invalid, "no device is named");
     }
-    for (at, Origin { device, .. }) in origins.iter().enumerate() {
+    for (at, Origin { device, excluded, .. }) in origins.iter().enumerate() {
         if origins.iter().take(at).any(|other| Arc::ptr_eq(&other.device, device)) {
             return refuse(ErrorKind::Invalid, &format!("device {} is named twice", device.name()));
         }
@@ -247,6 +259,7 @@ fn check(origins: &[Origin]) -> Result<()> {
                 format!("device {} is read-only: it is an image, or never changes anyway", device.name());
             return refuse(ErrorKind::Unsupported, &why);
         }
+        exclude::check(excluded, device.name(), device.geometry().size)?;
     }
     Ok(())
 }
@@ -257,24 +270,35 @@ struct Prepared {
     history: Arc<History>,
     interval: Interval,
     tracker: Option<Arc<Tracker>>,
+    excluded: Vec<ByteRange>,
 }
 
 impl Prepared {
     fn new(origin: &Origin, lanes: usize) -> Self {
-        let Origin { device, history, tracker } = origin.clone();
+        let Origin { device, history, tracker, excluded } = origin.clone();
         let history = history.filter(|history| !history.is_over()).unwrap_or_else(History::new);
-        let interval = Self::interval(&device, &history, lanes);
+        let interval = Self::interval(&device, &history, lanes, &excluded);
         if let Some(tracker) = &tracker {
             tracker.prepare_close();
         }
-        Self { device, history, interval, tracker }
+        Self { device, history, interval, tracker, excluded }
     }
 
-    fn interval(device: &Device, history: &History, lanes: usize) -> Interval {
+    fn preserve_excluded(&self) {
+        if !self.excluded.is_empty() && self.history.chain.load().is_copying() {
+            self.history.preserve_excluded(&self.excluded, &self.device);
+        }
+    }
+
+    fn interval(device: &Device, history: &History, lanes: usize, excluded: &[ByteRange]) -> Interval {
         let chain = history.chain.load();
         // Older images may be larger than the device is now, should it have shrunk beneath us.
         let cover = chain.current().map_or(0, |current| current.cover).max(device.geometry().size);
-        Interval::new(cover, lanes)
+        let interval = Interval::new(cover, lanes);
+        exclude::leave_out(&interval, excluded);
+        // Others may have contents there.
+        exclude::leave_out(&interval, &history.exclusions.ranges());
+        interval
     }
 
     /// Begins the new interval; gives the part of the snapshot, and the interval before.
@@ -289,11 +313,13 @@ impl Prepared {
         let cover = chain.current().map_or(0, |current| current.cover).max(geometry.size);
         if self.interval.cover < cover {
             // Resized since it was prepared.
-            self.interval = Self::interval(&self.device, &self.history, lanes);
+            self.interval = Self::interval(&self.device, &self.history, lanes, &self.excluded);
         }
         // Nobody else counts: the device is frozen.
         let epoch = self.history.last_epoch.fetch_add(1, Ordering::Relaxed) + 1;
         self.interval.epoch = epoch;
+        self.history.set_origin(self.device.name());
+        chain.snapshots().for_each(|older| shared.storage.is_read_by(older));
         let earlier = chain.current_interval();
         let member = Member { interval: Arc::new(self.interval), snapshot: Some(shared.clone()) };
         self.history.chain.store(Arc::new(Chain::with(&chain, member, hold)));

@@ -2,7 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::task::Poll;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 /// How long a thread without a queue sleeps between two looks.
@@ -13,12 +13,20 @@ const NAP: Duration = Duration::from_micros(100);
 pub(crate) struct Deadline {
     begun: Instant,
     pub(crate) limit: Duration,
+    /// How long it stood still.
+    pub(crate) paused: Duration,
 }
 
 impl Deadline {
     /// From now on.
     pub(crate) fn after(limit: Duration) -> Self {
-        Self { begun: Instant::now(), limit }
+        Self { begun: Instant::now(), limit, paused: Duration::ZERO }
+    }
+
+    /// What was waited for has a bound of its own: it does not count.
+    pub(crate) fn pause(&mut self, waited: Duration) {
+        self.begun += waited;
+        self.paused += waited;
     }
 
     pub(crate) fn left(self) -> Duration {
@@ -46,6 +54,15 @@ pub(crate) async fn bounded<T>(limit: Duration, future: impl Future<Output = T>)
         }
     })
     .await
+}
+
+/// Runs a future on a thread without a queue. It must bound what it waits for by itself.
+pub(crate) fn here(future: impl Future<Output = ()>) {
+    let mut future = pin!(future);
+    let mut cx = Context::from_waker(Waker::noop());
+    while future.as_mut().poll(&mut cx).is_pending() {
+        std::thread::sleep(NAP);
+    }
 }
 
 /// Lets the other tasks of the queue run, between two pieces of long work.

@@ -5,7 +5,7 @@ use bowline_block::ErrorKind;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
-use super::StoreFile;
+use super::{Medium, StoreFile};
 
 const STEP: u64 = 1 << 20;
 

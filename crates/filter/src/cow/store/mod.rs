@@ -1,65 +1,49 @@
 //! Diff storage: where old contents go.
 //!
-//! Writers take whole segments of memory from it, fill them and hand them back; all else happens on a worker thread
-//! of its own: touching new memory ahead of need (half the cost of copying is the first touch of a page), growing the
-//! file by steps, writing full segments to it in one piece, telling of low space, giving the file back in the end. Memory
-//! that was given back is used again before any new is touched.
+//! A storage is made of volumes, each of one kind and in one place (`volume`): the one it was opened with, and those it
+//! was extended by. A medium is what a volume's contents are kept in (`medium`).
 //!
-//! A segment leaves memory only when its contents have reached the file's device: until then the kernel may find that
-//! it cannot write them, and forget them.
+//! Writers take whole segments of memory from it, fill them and hand them back; all else happens on a worker thread
+//! of its own: touching new memory ahead of need (half the cost of copying is the first touch of a page), growing
+//! files by steps, writing full segments to them in one piece, telling of low space, giving files back in the end.
+//! Memory that was given back is used again before any new is touched.
+//!
+//! A segment leaves memory only when its contents have reached the medium's device: until then the kernel may find
+//! that it cannot write them, and forget them.
 //!
 //! The worker may be stuck in the kernel for as long as it likes. Nobody waits for it without a bound, and nobody
 //! joins it: what it holds is freed when it comes back.
 
 mod file;
+mod identity;
+mod medium;
+mod room;
+mod spec;
+mod volume;
+mod work;
 mod worker;
 
-use std::collections::VecDeque;
-use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
-use std::task::{Poll, Waker};
-use std::thread::ThreadId;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bowline_block::{Buf, Error, ErrorKind, Result};
-use bowline_io::File;
+use bowline_block::{Error, ErrorKind, Result};
 
 use super::segment::{Content, SEGMENT_BYTES, Segment};
 use super::shared::Shared;
-use file::StoreFile;
 
-/// Full segments that may wait for the file: 16 MiB. Then writers hold.
-const BACKLOG_MAX: usize = 64;
-/// Segments of touched memory that are kept ready, at first and at most.
-const READY_MIN: usize = 8;
-const READY_MAX: usize = 64;
-/// How long the end of a storage waits for its file to be gone.
+pub use identity::FileIdentity;
+pub use medium::{Medium, StateMedium};
+pub use spec::{RANGE_ALIGNMENT, RANGES_MAX, StoreKind, StoreSpec};
+pub(crate) use volume::{Trouble, Volume};
+use work::{BACKLOG_MAX, READY_MAX, READY_MIN, Work, wake};
+
+/// How long the end of a storage waits for its files to be gone.
 const DISPOSE_WAIT: Duration = Duration::from_secs(2);
-/// Segments a storage can have.
-const PLACES_MAX: u64 = u32::MAX as u64;
+/// Stores one storage may be made of.
+const STORES_MAX: usize = 256;
 
-/// What kind of diff storage.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StoreKind {
-    /// Memory of this process.
-    Memory,
-    /// A file, made new or found empty. It goes with the storage.
-    File(PathBuf),
-}
-
-/// What diff storage to open.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoreSpec {
-    /// Where it is.
-    pub kind: StoreKind,
-    /// Bytes it may use.
-    pub limit: u64,
-    /// Bytes a file grows by at a time; of no effect on memory.
-    pub step: u64,
-}
-
-/// Diff storage, shared by all devices of a snapshot. Its memory or file is given back when the last snapshot that has
-/// contents in it is gone.
+/// Diff storage, shared by all devices of a snapshot. Its memory and files are given back when the last snapshot that
+/// has contents in it is gone.
 pub struct DiffStorage {
     inner: Arc<Inner>,
 }
@@ -67,17 +51,17 @@ pub struct DiffStorage {
 /// What the worker shares with the storage's users.
 struct Inner {
     spec: StoreSpec,
-    places: u32,
-    file: Option<StoreFile>,
     work: Mutex<Work>,
     bell: Condvar,
-    /// Rung when the file is given back.
+    /// Rung when the files are given back.
     gone: Condvar,
+    /// What it is made of: the first store and those it was extended by.
+    stores: Mutex<Vec<StoreSpec>>,
     #[cfg(test)]
     faults: Mutex<Faults>,
 }
 
-/// Called before something is done to the file; for a write with the number of the segment.
+/// Called before something is done to a medium; for a write with the number of the segment.
 #[cfg(test)]
 pub(crate) type Fault = Arc<dyn Fn(u64) -> std::io::Result<()> + Send + Sync>;
 
@@ -87,70 +71,55 @@ pub(crate) type Fault = Arc<dyn Fn(u64) -> std::io::Result<()> + Send + Sync>;
 pub(crate) struct Faults {
     pub(crate) write: Option<Fault>,
     pub(crate) sync: Option<Fault>,
+    pub(crate) grow: Option<Fault>,
     pub(crate) dispose: Option<Fault>,
-    /// Reads of the file never end.
+    /// Reads of the medium never end.
     pub(crate) reads_stall: bool,
-}
-
-#[derive(Default)]
-struct Work {
-    /// Full segments on their way to the file.
-    queue: VecDeque<Arc<Segment>>,
-    /// Segments the worker has taken from the queue and not yet done with.
-    writing: usize,
-    worker: Option<ThreadId>,
-    ready: Vec<Buf>,
-    ready_target: usize,
-    free_places: Vec<u32>,
-    next_place: u32,
-    used: u32,
-    tell_low: bool,
-    closed: bool,
-    disposed: bool,
-    failed: Option<String>,
-    waiting: Vec<Waker>,
-    owners: Vec<Weak<Shared>>,
 }
 
 /// What came of asking for a segment.
 pub(crate) enum Got {
     Segment(Arc<Segment>),
-    /// Too many are on their way to the file: see [`DiffStorage::drained`].
+    /// Too many are on their way to their files: see [`DiffStorage::drained`].
     Wait,
-    /// The limit is reached.
+    /// The limit is reached, or the space below.
     Full,
     /// It is broken.
-    Failed(String),
+    Failed(Trouble),
 }
 
 impl DiffStorage {
     /// Opens diff storage.
     ///
     /// # Errors
-    /// *Invalid* for a limit smaller than the step or than a segment, a path that is no file or a file that is not
-    /// empty; *no space* when not even the first step fits; what the operating system said otherwise.
+    /// *Invalid* for a limit smaller than the step or than a segment, a path of the wrong kind, a file that is not empty,
+    /// ranges that overlap or are not aligned; *out of range* for ranges beyond the end; *busy* for what is in use; *no
+    /// space* when not even the first step fits; what the operating system said otherwise.
     pub fn open(spec: StoreSpec) -> Result<Arc<Self>> {
-        let StoreSpec { limit, step, .. } = spec;
-        let invalid = |why: String| Err(Error::new(ErrorKind::Invalid, why).op("open diff storage"));
-        if step == 0 {
-            return invalid("the step must not be 0".to_owned());
+        let volumes = volume::open(&spec, 0)?;
+        Self::start(spec, volumes)
+    }
+
+    /// Opens diff storage on a medium that is there already, `limit` bytes of it. With a `step` it grows by that; else it
+    /// has its size. What `spec` says is only told.
+    ///
+    /// # Errors
+    /// *Invalid* for a limit smaller than a segment; what the operating system said of the worker's thread.
+    pub fn on_medium(spec: StoreSpec, medium: Arc<dyn Medium>, step: Option<u64>) -> Result<Arc<Self>> {
+        let volumes = volume::on_medium(medium, spec.limit, step, 0);
+        if volumes.is_empty() {
+            let why = format!("the limit of {} bytes is smaller than {SEGMENT_BYTES}, the least", spec.limit);
+            return Err(Error::new(ErrorKind::Invalid, why).op("open diff storage"));
         }
-        if limit < step {
-            return invalid(format!("the limit of {limit} bytes is smaller than a step of {step} bytes"));
-        }
-        if limit < SEGMENT_BYTES {
-            return invalid(format!("the limit of {limit} bytes is smaller than {SEGMENT_BYTES}, the least"));
-        }
-        let places = u32::try_from((limit / SEGMENT_BYTES).min(PLACES_MAX)).unwrap_or(u32::MAX);
-        let file = match &spec.kind {
-            StoreKind::Memory => None,
-            StoreKind::File(path) => Some(StoreFile::open(path, step.min(limit))?),
-        };
-        let work = Work { ready_target: READY_MIN, ..Work::default() };
+        Self::start(spec, volumes)
+    }
+
+    fn start(spec: StoreSpec, volumes: Vec<Volume>) -> Result<Arc<Self>> {
+        let volumes = volumes.into_iter().map(|volume| volume::State::new(Arc::new(volume))).collect();
+        let work = Work { ready_target: READY_MIN, volumes, ..Work::default() };
         let inner = Arc::new(Inner {
+            stores: Mutex::new(vec![spec.clone()]),
             spec,
-            places,
-            file,
             work: Mutex::new(work),
             bell: Condvar::new(),
             gone: Condvar::new(),
@@ -158,47 +127,98 @@ impl DiffStorage {
             faults: Mutex::default(),
         });
         if let Err(error) = worker::start(inner.clone()) {
-            inner.file.iter().for_each(StoreFile::dispose);
+            inner.give_back();
             return Err(error);
         }
         Ok(Arc::new(Self { inner }))
     }
 
+    /// Adds a store while it is in use: writers that wait for room go on into it, and what was told of low space may be
+    /// told again.
+    ///
+    /// # Errors
+    /// As [`DiffStorage::open`]; then it is as before.
+    pub fn extend(&self, spec: StoreSpec) -> Result<()> {
+        let mut stores = self.stores_mut();
+        if stores.len() >= STORES_MAX {
+            let why =
+                format!("diff storage {} has {STORES_MAX} stores, the most", self.inner.spec.kind.location());
+            return Err(Error::new(ErrorKind::Invalid, why).op("extend diff storage"));
+        }
+        // The lock of the stores keeps others from extending; that of the work is not held over opening.
+        let first = self.inner.work().volumes.last().map_or(0, |last| last.volume.first + last.volume.places);
+        let volumes = volume::open(&spec, first)?;
+        stores.push(spec);
+        drop(stores);
+        let mut work = self.inner.work();
+        work.volumes.extend(volumes.into_iter().map(|volume| volume::State::new(Arc::new(volume))));
+        let owners = work.owners();
+        drop(work);
+        // Before anybody goes on, so that what comes of it is told.
+        owners.iter().for_each(|owner| owner.extended());
+        self.wake();
+        self.inner.bell.notify_one();
+        Ok(())
+    }
+
     /// Bytes in use, counted in whole segments.
     #[must_use]
     pub fn used(&self) -> u64 {
-        u64::from(self.inner.work().used) * SEGMENT_BYTES
+        self.inner.work().used_bytes()
     }
 
-    /// Bytes that may be used.
+    /// Bytes that may be used: less than was asked for where a device or ranges are smaller, or where there is no space
+    /// to grow.
     #[must_use]
     pub fn limit(&self) -> u64 {
-        self.inner.spec.limit
+        let work = self.inner.work();
+        match work.volumes.as_slice() {
+            // Told as it was given, not in whole segments.
+            [one] if one.stunted.is_none() && one.volume.growth.is_some() => self.inner.spec.limit,
+            _ => work.places() * SEGMENT_BYTES,
+        }
     }
 
-    /// What was asked for.
+    /// Bytes that its files, devices and ranges have now; memory counts as far as it was used.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.inner.work().size()
+    }
+
+    /// What was asked for at first.
     #[must_use]
     pub fn spec(&self) -> &StoreSpec {
         &self.inner.spec
     }
 
-    /// Where it is: `mem` or a path.
+    /// What it is made of: the first store, and those it was extended by.
+    #[must_use]
+    pub fn stores(&self) -> Vec<StoreSpec> {
+        self.stores_mut().clone()
+    }
+
+    fn stores_mut(&self) -> MutexGuard<'_, Vec<StoreSpec>> {
+        self.inner.stores.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The parts of that file or device that it writes to.
+    #[must_use]
+    pub fn ranges_on(&self, file: &FileIdentity) -> Vec<bowline_block::ByteRange> {
+        self.stores_mut().iter().flat_map(|store| store.ranges_on(file)).collect()
+    }
+
+    /// Where it is: `mem`, a path, ranges; several with a plus sign between them.
     #[must_use]
     pub fn location(&self) -> String {
-        match &self.inner.spec.kind {
-            StoreKind::Memory => "mem".to_owned(),
-            StoreKind::File(path) => path.display().to_string(),
-        }
+        let stores = self.stores_mut();
+        let shown: Vec<_> = stores.iter().map(|store| store.kind.location()).collect();
+        shown.join(" + ")
     }
 
     /// Bytes of memory it holds that are not in use.
     #[must_use]
     pub fn spare_bytes(&self) -> u64 {
         self.inner.work().ready.len() as u64 * SEGMENT_BYTES
-    }
-
-    pub(crate) fn file(&self) -> Option<&Arc<File>> {
-        self.inner.file.as_ref().map(|file| &file.file)
     }
 
     /// Who is to be told what happens here.
@@ -208,25 +228,29 @@ impl DiffStorage {
         work.owners.push(Arc::downgrade(snapshot));
     }
 
-    /// An empty segment. Allocates only when the worker has fallen behind.
-    pub(crate) fn segment(self: &Arc<Self>) -> Got {
+    /// An older snapshot that will read what is preserved here.
+    pub(crate) fn is_read_by(&self, snapshot: &Arc<Shared>) {
         let mut work = self.inner.work();
-        if let Some(reason) = &work.failed {
-            return Got::Failed(reason.clone());
+        work.readers.retain(|reader| reader.strong_count() > 0);
+        work.readers.push(Arc::downgrade(snapshot));
+    }
+
+    /// An empty segment, for a copy of that origin. Allocates only when the worker has fallen behind.
+    pub(crate) fn segment(self: &Arc<Self>, origin: &Arc<str>) -> Got {
+        let mut work = self.inner.work();
+        if let Some(trouble) = &work.failed {
+            return Got::Failed(trouble.clone());
         }
         if work.backlog() >= BACKLOG_MAX {
             return Got::Wait;
         }
-        let place = match work.free_places.pop() {
-            Some(place) => place,
-            None if work.next_place < self.inner.places => {
-                work.next_place += 1;
-                work.next_place - 1
-            }
-            None => return Got::Full,
+        let Some((volume, place)) = work.take_place() else {
+            return work.trouble().map_or(Got::Full, |trouble| Got::Failed(trouble.clone()));
         };
-        work.used += 1;
-        if u64::from(work.used) * 5 > u64::from(self.inner.places) * 4 {
+        if !work.origin.as_ref().is_some_and(|last| Arc::ptr_eq(last, origin)) {
+            work.origin = Some(origin.clone());
+        }
+        if u64::from(work.used) * 5 > work.places() * 4 {
             work.tell_low = true;
         }
         let ready = work.ready.pop();
@@ -241,19 +265,23 @@ impl DiffStorage {
         let buf = ready.unwrap_or_else(worker::fresh_buf);
         if (buf.len() as u64) < SEGMENT_BYTES {
             self.inner.work().give_back_place(place);
-            return Got::Failed("there is no memory".to_owned());
+            let error = Error::new(ErrorKind::NoSpace, "there is no memory");
+            return Got::Failed(Trouble::of(&error));
         }
-        Got::Segment(Segment::new(self.clone(), place, buf))
+        Got::Segment(Segment::new(self.clone(), volume, place, buf))
     }
 
-    /// Takes a full segment to its place in the file; in memory it is there already.
+    /// Takes a full segment to its place on the medium; in memory it is there already.
     pub(crate) fn store(&self, segment: &Arc<Segment>) {
-        if self.inner.file.is_none() {
+        if segment.volume.medium().is_none() {
             return;
         }
         let mut work = self.inner.work();
         // After a failure it stays in memory: nothing that was preserved is lost, and nothing more comes.
-        if work.failed.is_none() {
+        let after = work.volumes.partition_point(|state| state.volume.first <= segment.place);
+        let broken =
+            after.checked_sub(1).and_then(|at| work.volumes.get(at)).is_some_and(|at| at.broken.is_some());
+        if work.failed.is_none() && !broken {
             work.queue.push_back(segment.clone());
             drop(work);
             self.inner.bell.notify_one();
@@ -267,26 +295,14 @@ impl DiffStorage {
             segment.content.try_write().map(|mut content| std::mem::replace(&mut *content, Content::Stored));
         let mut work = self.inner.work();
         work.give_back_place(segment.place);
-        if let Ok(Content::Memory(buf)) = content {
-            let surplus = work.keep(buf);
-            drop(work);
-            drop(surplus);
-        }
-    }
-
-    /// Waits until a segment may be had again, or never.
-    pub(crate) async fn drained(&self) {
-        std::future::poll_fn(|cx| {
-            let mut work = self.inner.work();
-            if work.failed.is_some() || work.backlog() < BACKLOG_MAX {
-                return Poll::Ready(());
-            }
-            if !work.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
-                work.waiting.push(cx.waker().clone());
-            }
-            Poll::Pending
-        })
-        .await;
+        let waiting = work.take_waiting();
+        let surplus = match content {
+            Ok(Content::Memory(buf)) => work.keep(buf),
+            _ => None,
+        };
+        drop(work);
+        drop(surplus);
+        wake(waiting);
     }
 
     #[cfg(all(test, not(feature = "shuttle")))]
@@ -310,10 +326,11 @@ impl Drop for DiffStorage {
         let mut work = self.inner.work();
         work.closed = true;
         self.inner.bell.notify_one();
-        // The worker gives the file back, because the disk may hang. Whoever removes a snapshot wants to find the file
+        // The worker gives files back, because the disk may hang. Whoever removes a snapshot wants to find the file
         // gone, and waits a moment; a queue thread has no moment, and the worker itself would wait in vain.
         let is_worker = work.worker == Some(std::thread::current().id());
-        if self.inner.file.is_none() || is_worker || bowline_io::on_queue() {
+        let in_memory = work.volumes.iter().all(|state| state.volume.medium().is_none());
+        if in_memory || is_worker || bowline_io::on_queue() {
             return;
         }
         let waited = self.inner.gone.wait_timeout_while(work, DISPOSE_WAIT, |work| !work.disposed);
@@ -330,28 +347,11 @@ impl Inner {
     fn work(&self) -> MutexGuard<'_, Work> {
         self.work.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-impl Work {
-    fn backlog(&self) -> usize {
-        self.queue.len() + self.writing
-    }
-
-    fn give_back_place(&mut self, place: u32) {
-        self.free_places.push(place);
-        self.used -= 1;
-    }
-
-    /// Keeps touched memory for its next use, or gives it back as surplus.
-    fn keep(&mut self, buf: Buf) -> Option<Buf> {
-        if self.ready.len() >= READY_MAX || self.closed {
-            return Some(buf);
-        }
-        self.ready.push(buf);
-        None
-    }
-
-    fn owners(&self) -> Vec<Arc<Shared>> {
-        self.owners.iter().filter_map(Weak::upgrade).collect()
+    /// Gives files back.
+    fn give_back(&self) {
+        let media: Vec<_> =
+            self.work().volumes.iter().filter_map(|state| state.volume.medium().cloned()).collect();
+        media.iter().for_each(|medium| medium.dispose());
     }
 }

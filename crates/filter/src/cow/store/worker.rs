@@ -1,13 +1,15 @@
 //! The worker of a diff storage.
 
-use std::io;
+use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use bowline_block::{Buf, Error, Result};
+use bowline_block::{Buf, Error, ErrorKind, Result};
 
-use super::file::StoreFile;
-use super::{Content, Inner, READY_MIN, SEGMENT_BYTES, Segment};
+use super::medium::Medium;
+use super::volume::{State, Volume};
+use super::work::{READY_MIN, Work, wake};
+use super::{Content, Inner, SEGMENT_BYTES, Segment, Trouble};
 
 /// Segments written before one sync, at most: 8 MiB. Large, because a sync is dear whatever it covers; smaller than the
 /// backlog, so that writers go on while it runs.
@@ -16,11 +18,14 @@ const BATCH_MAX: usize = 32;
 /// After how long without a request the storage keeps no more memory ready than at first.
 const IDLE: Duration = Duration::from_secs(2);
 
+/// How often a file that could not grow for lack of space is tried again, while somebody waits.
+const RETRY: Duration = Duration::from_millis(200);
+
 enum Job {
     TellLow,
     Touch,
     Write(Vec<Arc<Segment>>),
-    Grow(u64),
+    Grow(Arc<Volume>, u64),
     /// Memory that a burst has left behind.
     Trim(Vec<Buf>),
     End,
@@ -35,7 +40,7 @@ pub(super) fn start(inner: Arc<Inner>) -> Result<()> {
             match inner.next_job() {
                 Job::TellLow => inner.tell_low(),
                 Job::Touch => inner.touch(),
-                Job::Grow(size) => inner.grow(size),
+                Job::Grow(volume, size) => inner.grow(&volume, size),
                 Job::Trim(surplus) => drop(surplus),
                 Job::Write(batch) => {
                     inner.write(&batch, written);
@@ -64,6 +69,37 @@ pub(super) fn fresh_buf() -> Buf {
     buf
 }
 
+impl Work {
+    /// The volume that is to grow, and the size it is to have.
+    fn to_grow(&self) -> Option<(Arc<Volume>, u64)> {
+        let due = |state: &State| match &state.stunted {
+            None => true,
+            Some((at, _)) => !self.waiting.is_empty() && at.elapsed() >= RETRY,
+        };
+        let healthy = self.volumes.iter().filter(|state| state.broken.is_none() && due(state));
+        healthy
+            .filter_map(|state| {
+                // One that could not grow is asked for more than it has handed out.
+                let more = u32::from(state.stunted.is_some());
+                Some((state.volume.clone(), state.volume.to_grow(state.next.saturating_add(more))?))
+            })
+            .next()
+    }
+
+    /// Full segments of one medium, as many as are written at once.
+    fn next_batch(&mut self) -> Vec<Arc<Segment>> {
+        let mut batch: Vec<Arc<Segment>> = Vec::new();
+        while let Some(next) = self.queue.front()
+            && batch.len() < BATCH_MAX
+            && batch.first().is_none_or(|first| first.volume.is_beside(&next.volume))
+        {
+            batch.extend(self.queue.pop_front());
+        }
+        self.writing = batch.len();
+        batch
+    }
+}
+
 impl Inner {
     fn next_job(&self) -> Job {
         let mut work = self.work();
@@ -75,18 +111,23 @@ impl Inner {
                 work.tell_low = false;
                 return Job::TellLow;
             }
-            let wanted = work.ready_target.min((self.places - work.used) as usize);
-            if let Some(size) = self.file_to_grow(work.next_place).filter(|_| work.failed.is_none()) {
-                return Job::Grow(size);
+            if work.failed.is_none()
+                && let Some((volume, size)) = work.to_grow()
+            {
+                return Job::Grow(volume, size);
             }
             if !work.queue.is_empty() {
-                let count = work.queue.len().min(BATCH_MAX);
-                work.writing = count;
-                return Job::Write(work.queue.drain(..count).collect());
+                return Job::Write(work.next_batch());
             }
+            let spare = usize::try_from(work.places().saturating_sub(u64::from(work.used)));
+            let wanted = work.ready_target.min(spare.unwrap_or(usize::MAX));
             // Last, because writing gives touched memory back too.
             if work.ready.len() < wanted {
                 return Job::Touch;
+            }
+            if work.stunted().is_some() && !work.waiting.is_empty() {
+                work = self.bell.wait_timeout(work, RETRY).unwrap_or_else(PoisonError::into_inner).0;
+                continue;
             }
             if work.ready.len() <= READY_MIN {
                 work = self.bell.wait(work).unwrap_or_else(PoisonError::into_inner);
@@ -103,11 +144,11 @@ impl Inner {
     }
 
     fn tell_low(&self) {
-        let (owners, used) = {
+        let (owners, origin) = {
             let work = self.work();
-            (work.owners(), u64::from(work.used) * SEGMENT_BYTES)
+            (work.owners(), work.origin.clone())
         };
-        owners.iter().for_each(|owner| owner.low_space(used, self.spec.limit));
+        owners.iter().for_each(|owner| owner.low_space(origin.as_deref()));
     }
 
     fn touch(&self) {
@@ -116,36 +157,59 @@ impl Inner {
         drop(surplus);
     }
 
-    /// The size the file is to have, when that is more than it has: half a step ahead of what is in use.
-    fn file_to_grow(&self, places: u32) -> Option<u64> {
-        let file = self.file.as_ref()?;
-        let limit = u64::from(self.places) * SEGMENT_BYTES;
-        let wanted = (u64::from(places) * SEGMENT_BYTES + self.spec.step / 2).min(limit);
-        let size = file.size();
-        (wanted > size)
-            .then(|| (size + (wanted - size).div_ceil(self.spec.step) * self.spec.step).min(self.spec.limit))
-    }
-
-    fn grow(&self, size: u64) {
-        let Some(file) = &self.file else { return };
-        match file.grow(size) {
+    fn grow(&self, volume: &Arc<Volume>, size: u64) {
+        let Some(medium) = volume.medium() else { return };
+        let grown = self.try_grow(&**medium, size);
+        let mut work = self.work();
+        let owners = work.owners();
+        let origin = work.origin.clone();
+        let Some(state) = work.volumes.iter_mut().find(|state| Arc::ptr_eq(&state.volume, volume)) else {
+            return;
+        };
+        match grown {
             Ok(()) => {
-                let owners = self.work().owners();
-                owners.iter().for_each(|owner| owner.grown(size));
+                state.grown();
+                let waiting = work.take_waiting();
+                drop(work);
+                owners.iter().for_each(|owner| owner.grown(origin.as_deref()));
+                wake(waiting);
             }
-            Err(error) => self.fail(&format!("cannot grow {} to {size} bytes: {error}", file.path.display())),
+            // What it has is still good, and there may be space later.
+            Err(error) if error.kind() == ErrorKind::NoSpace => {
+                let known = state.stunted.is_some();
+                state.stunt(Trouble::of(&error));
+                drop(work);
+                if !known {
+                    tracing::warn!(%error, "diff storage goes on with what it has");
+                }
+            }
+            Err(error) => {
+                drop(work);
+                self.fail(volume, &Trouble::of(&error));
+            }
         }
     }
 
-    /// Writes full segments to their places and gives their memory back, once none of it can be lost any more.
+    fn try_grow(&self, medium: &dyn Medium, size: u64) -> Result<()> {
+        #[cfg(test)]
+        self.planned("grow", |faults| faults.grow.clone(), size)?;
+        medium.grow(size)
+    }
+
+    /// Writes full segments of one medium to their places and gives their memory back, once none of it can be lost any
+    /// more.
     fn write(&self, batch: &[Arc<Segment>], number: u64) {
-        let Some(file) = &self.file else { return };
-        let written =
-            batch.iter().zip(number..).try_for_each(|(segment, nth)| self.write_one(file, segment, nth));
-        if let Err(error) = written.and_then(|()| self.sync(file)) {
+        let Some(volume) = batch.first().map(|segment| &segment.volume) else { return };
+        let Some(medium) = volume.medium() else { return };
+        let written = batch
+            .iter()
+            .zip(number..)
+            .try_for_each(|(segment, nth)| self.write_one(&**medium, segment, nth))
+            .and_then(|()| self.sync(&**medium));
+        if let Err(error) = written {
             // All of them stay in memory: of those that were written nobody knows what can still be read.
             self.work().writing = 0;
-            self.fail(&format!("cannot write to {}: {error}", file.path.display()));
+            self.fail(volume, &Trouble::of(&error));
             return;
         }
         let contents: Vec<Content> = batch
@@ -164,39 +228,38 @@ impl Inner {
                 Content::Stored => None,
             })
             .collect();
-        let waiting = std::mem::take(&mut work.waiting);
+        let waiting = work.take_waiting();
         drop(work);
         drop(surplus);
-        waiting.into_iter().for_each(std::task::Waker::wake);
+        wake(waiting);
     }
 
-    fn write_one(&self, file: &StoreFile, segment: &Segment, number: u64) -> io::Result<()> {
-        if segment.is_unused() {
+    fn write_one(&self, medium: &dyn Medium, segment: &Segment, number: u64) -> Result<()> {
+        // Once others wrote there, it is theirs.
+        if segment.is_unused() || self.work().failed.is_some() {
             return Ok(());
         }
         let _ = number;
         #[cfg(test)]
-        self.planned(|faults| faults.write.clone(), number)?;
+        self.planned("write to", |faults| faults.write.clone(), number)?;
         // Only read-locked: image readers go on from memory while this may be stuck.
         match &*segment.content.read().unwrap_or_else(PoisonError::into_inner) {
-            Content::Memory(buf) => file.write(buf, segment.offset()),
+            Content::Memory(buf) => medium.write_at(segment.offset(), buf),
             Content::Stored => Ok(()),
         }
     }
 
-    fn sync(&self, file: &StoreFile) -> io::Result<()> {
+    fn sync(&self, medium: &dyn Medium) -> Result<()> {
         #[cfg(test)]
-        self.planned(|faults| faults.sync.clone(), 0)?;
-        file.sync()
+        self.planned("write to", |faults| faults.sync.clone(), 0)?;
+        medium.sync()
     }
 
-    /// The storage is closed: its file goes.
+    /// The storage is closed: its files go.
     fn dispose(&self) {
-        if let Some(file) = &self.file {
-            #[cfg(test)]
-            let _ = self.planned(|faults| faults.dispose.clone(), 0);
-            file.dispose();
-        }
+        #[cfg(test)]
+        let _ = self.planned("give back", |faults| faults.dispose.clone(), 0);
+        self.give_back();
         self.work().disposed = true;
         self.gone.notify_all();
     }
@@ -204,24 +267,33 @@ impl Inner {
     #[cfg(test)]
     fn planned(
         &self,
+        what: &str,
         which: impl FnOnce(&super::Faults) -> Option<super::Fault>,
         number: u64,
-    ) -> io::Result<()> {
+    ) -> Result<()> {
         let planned = which(&self.faults.lock().unwrap_or_else(PoisonError::into_inner));
-        planned.map_or(Ok(()), |fault| fault(number))
+        let done = planned.map_or(Ok(()), |fault| fault(number));
+        done.map_err(|error| Error::from_io(format!("cannot {what} {}", self.spec.kind.location()), error))
     }
 
-    /// Nothing more is taken. What is here can still be read: segments that were not written stay in memory.
-    fn fail(&self, reason: &str) {
+    /// Nothing more is taken to that medium. What is here can still be read: segments that were not written stay in
+    /// memory.
+    fn fail(&self, volume: &Arc<Volume>, trouble: &Trouble) {
         let mut work = self.work();
-        work.failed.get_or_insert_with(|| reason.to_owned());
-        let queue = std::mem::take(&mut work.queue);
-        let waiting = std::mem::take(&mut work.waiting);
+        let beside = |other: &Arc<Volume>| Arc::ptr_eq(other, volume) || other.is_beside(volume);
+        for state in work.volumes.iter_mut().filter(|state| beside(&state.volume)) {
+            state.broken.get_or_insert_with(|| trouble.clone());
+        }
+        let lost: VecDeque<_>;
+        (lost, work.queue) =
+            std::mem::take(&mut work.queue).into_iter().partition(|segment| beside(&segment.volume));
+        let waiting = work.take_waiting();
         let owners = work.owners();
+        let origin = work.origin.clone();
         drop(work);
         // The last reference to a segment may be the last to the storage, so they go without the lock.
-        drop(queue);
-        owners.iter().for_each(|owner| owner.fail(reason.to_owned()));
-        waiting.into_iter().for_each(std::task::Waker::wake);
+        drop(lost);
+        owners.iter().for_each(|owner| owner.store_broke(trouble, origin.as_deref()));
+        wake(waiting);
     }
 }

@@ -280,21 +280,40 @@ impl Told {
     }
 }
 
+impl Told {
+    fn space(&self, snapshot: &str, kind: &str, space: &Space<'_>) {
+        let Space { device, used, limit, size, cause } = space;
+        let errno = cause.and_then(|cause| cause.errno);
+        self.tell(format!("{snapshot} {kind} {used} {limit} size={size} device={device:?} errno={errno:?}"));
+    }
+}
+
 impl SnapshotEvents for Told {
-    fn low_space(&self, snapshot: &str, used: u64, limit: u64) {
-        self.tell(format!("{snapshot} low-space {used} {limit}"));
+    fn low_space(&self, snapshot: &str, space: &Space<'_>) {
+        self.space(snapshot, "low-space", space);
     }
 
-    fn grown(&self, snapshot: &str, size: u64, limit: u64) {
-        self.tell(format!("{snapshot} grown {size} {limit}"));
+    fn grown(&self, snapshot: &str, space: &Space<'_>) {
+        self.space(snapshot, "grown", space);
     }
 
-    fn no_space(&self, snapshot: &str, used: u64, limit: u64) {
-        self.tell(format!("{snapshot} no-space {used} {limit}"));
+    fn no_space(&self, snapshot: &str, space: &Space<'_>) {
+        self.space(snapshot, "no-space", space);
     }
 
-    fn failed(&self, snapshot: &str, reason: &str) {
-        self.tell(format!("{snapshot} failed {reason}"));
+    fn holding(&self, snapshot: &str, space: &Space<'_>, _timeout: Duration) {
+        self.space(snapshot, "holding", space);
+    }
+
+    fn failed(&self, snapshot: &str, failure: &Failure<'_>) {
+        let Failure { devices, reason, cause, .. } = failure;
+        let errno = cause.and_then(|cause| cause.errno);
+        self.tell(format!("{snapshot} failed {reason} devices={devices:?} errno={errno:?}"));
+    }
+
+    fn device_gone(&self, snapshot: &str, device: &str, cause: Option<Cause>) {
+        let kind = cause.map(|cause| cause.kind);
+        self.tell(format!("{snapshot} device-gone {device} {kind:?}"));
     }
 }
 
@@ -320,7 +339,7 @@ pub(crate) fn take_with(
 }
 
 pub(crate) fn limits() -> Limits {
-    Limits { freeze: Duration::from_secs(20), hold: Duration::from_secs(5) }
+    Limits { freeze: Duration::from_secs(20), hold: Duration::from_secs(5), on_full: OnFull::Drop }
 }
 
 pub(crate) const FREEZE: Duration = Duration::from_secs(20);
