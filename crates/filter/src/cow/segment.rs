@@ -50,6 +50,12 @@ impl Segment {
         })
     }
 
+    /// One whose contents are on the medium already. Nobody holds it yet.
+    pub(crate) fn stored(storage: Arc<DiffStorage>, volume: Arc<Volume>, place: u32) -> Arc<Self> {
+        let (content, holders) = (RwLock::new(Content::Stored), AtomicU32::new(0));
+        Arc::new(Self { storage, volume, place, content, holders })
+    }
+
     pub(crate) fn hold(&self, slots: u32) {
         self.holders.fetch_add(slots, Ordering::AcqRel);
     }

@@ -73,6 +73,17 @@ impl StoreFile {
         Self::new(file, path, at_end, 0, &[ByteRange::new(0, u64::MAX)])?.with_first(step)
     }
 
+    /// Opens a file that was kept, with what is in it.
+    pub(super) fn reopen(path: &Path) -> Result<Self> {
+        let failed = |error| cannot_open(path, error);
+        check_kind(path, &fs::metadata(path).map_err(failed)?)?;
+        let file = OpenOptions::new().read(true).write(true).open(path).map_err(failed)?;
+        lock(path, &file)?;
+        let found = file.metadata().map_err(failed)?;
+        check_kind(path, &found)?;
+        Self::new(file, path, AtEnd::Remove, found.len(), &[ByteRange::new(0, u64::MAX)])
+    }
+
     /// Makes a file without a name in a directory, and gives it its first `step` bytes.
     pub(super) fn unnamed(directory: &Path, step: u64) -> Result<Self> {
         let failed = |error| cannot_open(directory, error);

@@ -16,6 +16,7 @@
 
 mod file;
 mod identity;
+mod kept;
 mod medium;
 mod room;
 mod spec;
@@ -23,6 +24,7 @@ mod volume;
 mod work;
 mod worker;
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -57,6 +59,8 @@ struct Inner {
     gone: Condvar,
     /// What it is made of: the first store and those it was extended by.
     stores: Mutex<Vec<StoreSpec>>,
+    /// Whether its files stay when it ends.
+    kept: AtomicBool,
     #[cfg(test)]
     faults: Mutex<Faults>,
 }
@@ -96,7 +100,7 @@ impl DiffStorage {
     /// ranges that overlap or are not aligned; *out of range* for ranges beyond the end; *busy* for what is in use; *no
     /// space* when not even the first step fits; what the operating system said otherwise.
     pub fn open(spec: StoreSpec) -> Result<Arc<Self>> {
-        let volumes = volume::open(&spec, 0)?;
+        let volumes = volume::open(&spec, 0, false)?;
         Self::start(spec, volumes)
     }
 
@@ -106,11 +110,7 @@ impl DiffStorage {
     /// # Errors
     /// *Invalid* for a limit smaller than a segment; what the operating system said of the worker's thread.
     pub fn on_medium(spec: StoreSpec, medium: Arc<dyn Medium>, step: Option<u64>) -> Result<Arc<Self>> {
-        let volumes = volume::on_medium(medium, spec.limit, step, 0);
-        if volumes.is_empty() {
-            let why = format!("the limit of {} bytes is smaller than {SEGMENT_BYTES}, the least", spec.limit);
-            return Err(Error::new(ErrorKind::Invalid, why).op("open diff storage"));
-        }
+        let volumes = volume::on_medium(medium, &spec, step, 0)?;
         Self::start(spec, volumes)
     }
 
@@ -119,6 +119,7 @@ impl DiffStorage {
         let work = Work { ready_target: READY_MIN, volumes, ..Work::default() };
         let inner = Arc::new(Inner {
             stores: Mutex::new(vec![spec.clone()]),
+            kept: AtomicBool::new(false),
             spec,
             work: Mutex::new(work),
             bell: Condvar::new(),
@@ -139,15 +140,28 @@ impl DiffStorage {
     /// # Errors
     /// As [`DiffStorage::open`]; then it is as before.
     pub fn extend(&self, spec: StoreSpec) -> Result<()> {
+        let kept = self.inner.is_kept();
+        self.extend_by(spec, |spec, first| {
+            if kept {
+                spec.check_kept()?;
+            }
+            volume::open(spec, first, false)
+        })
+    }
+
+    fn extend_by(
+        &self,
+        spec: StoreSpec,
+        open: impl FnOnce(&StoreSpec, u32) -> Result<Vec<Volume>>,
+    ) -> Result<()> {
+        // The lock of the stores keeps others from extending; that of the work is not held over opening.
         let mut stores = self.stores_mut();
         if stores.len() >= STORES_MAX {
-            let why =
-                format!("diff storage {} has {STORES_MAX} stores, the most", self.inner.spec.kind.location());
+            let why = format!("it has {STORES_MAX} stores, the most there can be");
             return Err(Error::new(ErrorKind::Invalid, why).op("extend diff storage"));
         }
-        // The lock of the stores keeps others from extending; that of the work is not held over opening.
-        let first = self.inner.work().volumes.last().map_or(0, |last| last.volume.first + last.volume.places);
-        let volumes = volume::open(&spec, first)?;
+        let first = self.inner.work().volumes.last().map_or(0, |last| last.volume.end());
+        let volumes = open(&spec, first)?;
         stores.push(spec);
         drop(stores);
         let mut work = self.inner.work();
@@ -350,6 +364,9 @@ impl Inner {
 
     /// Gives files back.
     fn give_back(&self) {
+        if self.is_kept() {
+            return;
+        }
         let media: Vec<_> =
             self.work().volumes.iter().filter_map(|state| state.volume.medium().cloned()).collect();
         media.iter().for_each(|medium| medium.dispose());

@@ -108,6 +108,19 @@ impl StoreSpec {
         }
     }
 
+    /// Whether it can outlive the process.
+    pub(super) fn check_kept(&self) -> Result<()> {
+        let what = match self.kind {
+            StoreKind::Memory => "memory",
+            StoreKind::Directory(_) => "an unnamed file",
+            _ => return Ok(()),
+        };
+        let why = format!("diff storage in {what} does not outlive the process");
+        Err(Error::new(ErrorKind::Invalid, why)
+            .op("open diff storage")
+            .hint("name a file, a block device or ranges"))
+    }
+
     /// What can be said without looking at anything.
     pub(super) fn check(&self) -> Result<()> {
         let Self { limit, step, kind } = self;

@@ -48,6 +48,11 @@ impl Volume {
         self.offset + u64::from(place.saturating_sub(self.first)) * SEGMENT_BYTES
     }
 
+    /// The number after that of its last segment.
+    pub(super) fn end(&self) -> u32 {
+        self.first + self.places
+    }
+
     /// Whether the two share a medium, and so its fate.
     pub(super) fn is_beside(&self, other: &Self) -> bool {
         match (&self.medium, &other.medium) {
@@ -67,9 +72,12 @@ impl Volume {
     }
 }
 
-/// The volumes of a store; the first segment's number is `first`.
-pub(super) fn open(spec: &StoreSpec, first: u32) -> Result<Vec<Volume>> {
+/// The volumes of a store, made new or, with `again`, as it was left; the first segment's number is `first`.
+pub(super) fn open(spec: &StoreSpec, first: u32, again: bool) -> Result<Vec<Volume>> {
     spec.check()?;
+    if again {
+        spec.check_kept()?;
+    }
     let StoreSpec { kind, limit, step } = spec;
     let growth = Some(Growth { step: *step, limit: *limit });
     let file = |file: StoreFile| -> Arc<dyn Medium> { Arc::new(file) };
@@ -77,7 +85,10 @@ pub(super) fn open(spec: &StoreSpec, first: u32) -> Result<Vec<Volume>> {
     match kind {
         StoreKind::Memory => add(&mut volumes, first, None, 0, *limit, None),
         StoreKind::File(path) => {
-            let medium = file(StoreFile::open(path, (*step).min(*limit))?);
+            let medium = match again {
+                true => file(StoreFile::reopen(path)?),
+                false => file(StoreFile::open(path, (*step).min(*limit))?),
+            };
             add(&mut volumes, first, Some(medium), 0, *limit, growth);
         }
         StoreKind::Directory(path) => {
@@ -110,11 +121,17 @@ pub(super) fn open(spec: &StoreSpec, first: u32) -> Result<Vec<Volume>> {
 }
 
 /// A volume on a medium that is there already, of a fixed size or growing.
-pub(super) fn on_medium(medium: Arc<dyn Medium>, limit: u64, step: Option<u64>, first: u32) -> Vec<Volume> {
+pub(super) fn on_medium(
+    medium: Arc<dyn Medium>,
+    spec: &StoreSpec,
+    step: Option<u64>,
+    first: u32,
+) -> Result<Vec<Volume>> {
     let mut volumes = Vec::new();
+    let limit = spec.limit;
     let growth = step.filter(|&step| step > 0).map(|step| Growth { step, limit });
     add(&mut volumes, first, Some(medium), 0, limit, growth);
-    volumes
+    enough(volumes, spec)
 }
 
 fn add(
@@ -125,7 +142,7 @@ fn add(
     bytes: u64,
     growth: Option<Growth>,
 ) {
-    let first = volumes.last().map_or(first, |last: &Volume| last.first + last.places);
+    let first = volumes.last().map_or(first, Volume::end);
     let room = PLACES_MAX - u64::from(first);
     let places = u32::try_from((bytes / SEGMENT_BYTES).min(room)).unwrap_or(0);
     if places > 0 {
