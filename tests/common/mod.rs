@@ -5,8 +5,11 @@
 
 #![allow(dead_code, unused_imports, reason = "each test program uses a part of this")]
 
+pub(crate) mod changes;
+pub(crate) mod cut;
 pub(crate) mod daemon;
 pub(crate) mod fuse;
+pub(crate) mod model;
 pub(crate) mod nbd;
 pub(crate) mod oracle;
 pub(crate) mod prefix;

@@ -40,13 +40,18 @@ pub(crate) struct Writers {
 impl Writers {
     /// One writer for each connection; the disk is zero and is divided between them.
     pub(crate) fn start(connections: Vec<Nbd>) -> Self {
+        Self::start_from(0, connections)
+    }
+
+    /// The same, in what lies from sector `base` on.
+    pub(crate) fn start_from(base: u64, connections: Vec<Nbd>) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let count = connections.len() as u64;
         let (mut progress, mut threads) = (Vec::new(), Vec::new());
         for (index, connection) in (0..count).zip(connections) {
-            let sectors = connection.size / SECTOR as u64 / count / BLOCK * BLOCK;
+            let sectors = (connection.size / SECTOR as u64 - base) / count / BLOCK * BLOCK;
             let writer = u32::try_from(index).unwrap() + 1;
-            let log = Log { writer, first: index * sectors, count: sectors, ops: Vec::new() };
+            let log = Log { writer, first: base + index * sectors, count: sectors, ops: Vec::new() };
             let (stop, own) = (stop.clone(), Arc::new(Progress::default()));
             progress.push(own.clone());
             threads.push(std::thread::spawn(move || write_on(connection, log, &stop, &own)));
