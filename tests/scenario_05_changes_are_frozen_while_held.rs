@@ -37,9 +37,7 @@ impl Disk {
     }
 
     fn write(&mut self, times: u64) -> Vec<Extent> {
-        (0..times)
-            .map(|_| self.model.write_somewhere(&mut self.client, &mut self.random, 128))
-            .collect()
+        (0..times).map(|_| self.model.write_somewhere(&mut self.client, &mut self.random, 128)).collect()
     }
 
     fn between(&self, since: &str, until: &str) -> Vec<Extent> {

@@ -14,7 +14,7 @@ use common::model::seed;
 use common::prefix::Log;
 use common::tools::{eventually, first_difference, part};
 use common::writer::{Random, Writers};
-use common::{Daemon, MIB, Nbd, NbdError, Start, file_bytes};
+use common::{Daemon, MIB, Nbd, NbdError, file_bytes};
 
 const DISK: u64 = 8 * MIB;
 /// What no removal, and no reader after it, may take longer than. Far above what it takes on a busy machine, and below
@@ -59,9 +59,7 @@ fn is_clear(error: &NbdError) {
 fn readers(daemon: &Daemon, image: &str, count: u64, random: &mut Random) -> Vec<JoinHandle<Ended>> {
     let expected = Arc::new(daemon.read_all(image));
     (0..count)
-        .map(|_| {
-            read_on(daemon.connect(image), expected.clone(), Random(random.below(u64::MAX - 1) | 1))
-        })
+        .map(|_| read_on(daemon.connect(image), expected.clone(), Random(random.below(u64::MAX - 1) | 1)))
         .collect()
 }
 
@@ -166,9 +164,10 @@ fn a_device_that_is_in_use_is_not_removed() {
     eventually("nobody uses it", || (daemon.bowline(&["device", "remove", "disk"]).code == 0).then_some(()));
 }
 
-fn killed(start: Start) {
+#[test]
+fn the_daemon_is_killed_and_the_origin_is_right() {
     let mut random = seed();
-    let daemon = start.start();
+    let daemon = Daemon::start();
     let path = daemon.add_file("disk", DISK);
     let writers = Writers::start((0..3).map(|_| daemon.connect("disk")).collect());
     writers.let_write(80);
@@ -198,9 +197,4 @@ fn killed(start: Start) {
     daemon.ok(&["device", "add", "again", path.to_str().unwrap()]);
     assert_eq!(first_difference(&daemon.read_all("again"), &file), None, "I1");
     daemon.ok(&["snapshot", "take", "again", "--name", "s"]);
-}
-
-#[test]
-fn the_daemon_is_killed_and_the_origin_is_right() {
-    killed(Start::new());
 }

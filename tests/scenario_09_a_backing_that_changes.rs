@@ -196,10 +196,8 @@ fn the_server_of_a_remote_disk_dies() {
     }
     model.write(&mut client, 0, 8);
     then.check(&daemon.read_all("s/disk"), "I2");
-    let (origins, images) = (
-        [(); 2].map(|()| daemon.connect("disk")),
-        [(); 8].map(|()| daemon.connect("s/disk")),
-    );
+    let (origins, images) =
+        ([(); 2].map(|()| daemon.connect("disk")), [(); 8].map(|()| daemon.connect("s/disk")));
     let start = server.kill();
     without_its_server(&then, origins, images);
     // Nobody else notices.

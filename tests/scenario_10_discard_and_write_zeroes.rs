@@ -126,8 +126,7 @@ fn a_whole_sparse_device_costs_its_data() {
         }
         daemon.ok(&["snapshot", "take", "disk", "--name", "s", "--limit", "32M"]);
         let begun = Instant::now();
-        let cleared =
-            if discard { client.trim(0, SPARSE) } else { client.write_zeroes(0, SPARSE) };
+        let cleared = if discard { client.trim(0, SPARSE) } else { client.write_zeroes(0, SPARSE) };
         cleared.unwrap_or_else(|error| panic!("I1: {error}"));
         assert!(begun.elapsed() < Duration::from_secs(20), "it took {:?}", begun.elapsed());
 

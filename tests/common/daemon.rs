@@ -205,6 +205,11 @@ impl Daemon {
         one_line(&ran)
     }
 
+    /// A request of the control API itself: the status and body of its answer.
+    pub(crate) fn api(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
+        super::http::ask(&self.socket(), method, path, body)
+    }
+
     /// All events so far.
     pub(crate) fn events(&self) -> Vec<Value> {
         let text = self.ok(&["events"]);

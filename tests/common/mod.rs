@@ -9,6 +9,7 @@ pub(crate) mod changes;
 pub(crate) mod cut;
 pub(crate) mod daemon;
 pub(crate) mod fuse;
+pub(crate) mod http;
 pub(crate) mod model;
 pub(crate) mod nbd;
 pub(crate) mod oracle;
