@@ -14,6 +14,8 @@ pub(crate) struct Screen {
     pub(crate) width: usize,
     /// Whether colours are seen as such.
     pub(crate) colour: bool,
+    /// Whether somebody looks at it.
+    pub(crate) terminal: bool,
 }
 
 /// Columns where the terminal does not tell, and where there is none.
@@ -21,7 +23,7 @@ const WIDTH_DEFAULT: usize = 80;
 
 impl Screen {
     /// No terminal.
-    pub(crate) const PLAIN: Screen = Screen { width: WIDTH_DEFAULT, colour: false };
+    pub(crate) const PLAIN: Screen = Screen { width: WIDTH_DEFAULT, colour: false, terminal: false };
 
     /// What stdout is now. Colours follow the NO_COLOR convention.
     pub(crate) fn of_stdout() -> Self {
@@ -35,6 +37,7 @@ impl Screen {
         Screen {
             width: if columns == 0 { WIDTH_DEFAULT } else { columns },
             colour: unset("NO_COLOR") && !dumb,
+            terminal: true,
         }
     }
 }
@@ -87,6 +90,16 @@ impl<'a> Output<'a> {
     /// One line for people or scripts.
     pub(crate) fn line(&mut self, text: impl fmt::Display) -> Result<()> {
         writeln!(self.out, "{text}").map_err(|error| Failure::output(&error))
+    }
+
+    /// A part of a line.
+    pub(crate) fn piece(&mut self, text: impl fmt::Display) -> Result<()> {
+        write!(self.out, "{text}").map_err(|error| Failure::output(&error))
+    }
+
+    /// What is no text.
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) -> Result<()> {
+        self.out.write_all(bytes).map_err(|error| Failure::output(&error))
     }
 
     /// A table for people.

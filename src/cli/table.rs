@@ -29,6 +29,11 @@ impl Table {
         self.rows.push(cells.into_iter().map(shown).collect());
     }
 
+    /// Adds all rows of another.
+    pub(crate) fn append(&mut self, other: Table) {
+        self.rows.extend(other.rows);
+    }
+
     /// Adds a row of two, name and value.
     pub(crate) fn pair(&mut self, name: &str, value: impl fmt::Display) {
         self.row([name.to_owned(), value.to_string()]);

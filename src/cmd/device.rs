@@ -1,7 +1,7 @@
 //! `bowline device`: the stacks.
 
 use bowline_api::units::ByteSize;
-use bowline_api::{Cache, Device, DeviceAdd, Source};
+use bowline_api::{Cache, Continuity, Device, DeviceAdd, Source, Tracking};
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::{mode, removed};
@@ -12,6 +12,7 @@ pub(crate) enum DeviceVerb {
     /// Add a device
     #[command(after_help = "Examples:\n  bowline device add root /srv/root.img\n  \
                             bowline device add scratch /srv/scratch.img --size 10G\n  \
+                            bowline device add data /srv/data.img --track\n  \
                             bowline device add fast mem:1G --block-size 4096")]
     Add(Add),
     /// List devices and images
@@ -43,6 +44,18 @@ pub(crate) enum DeviceVerb {
         #[arg(long)]
         force: bool,
     },
+    /// Track what changes on a device from now on
+    #[command(after_help = "Example:\n  bowline device track root")]
+    Track {
+        /// A device
+        name: String,
+    },
+    /// Track a device no longer, and forget what was tracked
+    #[command(after_help = "Example:\n  bowline device untrack root")]
+    Untrack {
+        /// A device
+        name: String,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -63,6 +76,9 @@ pub(crate) struct Add {
     /// Create the file PATH with this size if it is missing
     #[arg(long)]
     size: Option<ByteSize>,
+    /// Track what changes: `bowline changes` can tell since every snapshot, also removed ones and after a restart
+    #[arg(long, conflicts_with = "read_only")]
+    track: bool,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -87,6 +103,7 @@ impl Add {
                 CacheArg::Buffered => Cache::Buffered,
             }),
             size: self.size.map(|size| size.0),
+            track: self.track,
         })
     }
 }
@@ -119,6 +136,14 @@ impl DeviceVerb {
                     output.line(format_args!("{} {}", device.name, device.size))
                 })
             }
+            DeviceVerb::Track { name } => {
+                let device = global.client()?.device_track(&name, true)?;
+                output.show(&device, |output, device| output.table(&tracking(&device.tracking)))
+            }
+            DeviceVerb::Untrack { name } => {
+                let device = global.client()?.device_track(&name, false)?;
+                output.show(&device, |_, _| Ok(()))
+            }
         }
     }
 }
@@ -136,6 +161,33 @@ pub(super) fn list(devices: &[Device]) -> Table {
             device.exports.len().to_string(),
             device.source.clone(),
         ]);
+    }
+    table
+}
+
+fn tracking(tracking: &Tracking) -> Table {
+    let mut table = Table::pairs();
+    let kept = match (tracking.enabled, tracking.durable) {
+        (false, _) => "off: known while snapshots are held",
+        (true, false) => "on, until the daemon ends: it has no state folder",
+        (true, true) => "on",
+    };
+    table.pair("tracking", kept);
+    if let (Some(epoch), Some(generation)) = (tracking.epoch, tracking.generation) {
+        table.pair("epoch", format_args!("{epoch} of generation {generation}"));
+    }
+    if let (Some(granularity), Some(map_bytes)) = (tracking.granularity, tracking.map_bytes) {
+        let (granularity, map_bytes) = (ByteSize(granularity).human(), ByteSize(map_bytes).human());
+        table.pair("map", format_args!("blocks of {granularity}, {map_bytes} of memory"));
+    }
+    if let Some(continuity) = tracking.continuity {
+        let word = match continuity {
+            Continuity::Clean => "exact since the last start",
+            Continuity::AfterCrash => "complete, and somewhat too large for the last crash",
+            Continuity::Renewed => "new generation: read everything once",
+        };
+        let why = tracking.continuity_reason.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
+        table.pair("continuity", format_args!("{word}{why}"));
     }
     table
 }
@@ -161,8 +213,11 @@ fn details(device: &Device) -> Table {
     for export in &device.exports {
         table.pair("export", format_args!("{} ({} clients)", export.uri, export.clients));
     }
-    if let (Some(epoch), Some(generation)) = (device.tracking.epoch, device.tracking.generation) {
-        table.pair("tracking", format_args!("epoch {epoch} of generation {generation}"));
+    if device.tracking != Tracking::default() {
+        table.append(tracking(&device.tracking));
+    }
+    if let Some(rollback) = &device.rollback {
+        table.pair("rollback", super::snapshot::rollback_line(rollback));
     }
     let io = &device.io;
     table.pair("reads", format_args!("{} ({})", io.reads, ByteSize(io.read_bytes).human()));

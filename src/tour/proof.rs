@@ -73,7 +73,7 @@ pub(super) fn of_changes(
     report: &mut Report<'_, '_>,
 ) -> Result<()> {
     let since = ChangesParams { since: Some(SNAPSHOT.to_owned()), ..ChangesParams::default() };
-    let changes = client.changes(&served.device, &since)?;
+    let changes = client.changes_whole(&served.device, since)?;
     let now = read_device(&served.uri)?;
     let model = model(disk, load);
     model.prove(&now, model.last()).map_err(|damage| ours("prove the device", damage))?;
@@ -126,8 +126,12 @@ mod tests {
             granularity: 4096,
             generation: None,
             since: None,
+            since_epoch: None,
             until: None,
+            until_epoch: None,
             bytes: 0,
+            zeroes: Vec::new(),
+            next: None,
             extents: extents.map(|(offset, length)| Extent { offset, length }).to_vec(),
         };
         let listed: Vec<u64> = (0..32).filter(|&block| lists(&changes, BlockIndex(block))).collect();

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use crate::changes::{Changes, ChangesQuery};
-use crate::device::{Device, DeviceAdd};
+use crate::changes::{Changes, ChangesMark, ChangesQuery};
+use crate::device::{Device, DeviceAdd, Mount};
 use crate::error::Result;
 use crate::event::{Event, EventId};
 use crate::export::{Export, ExportAdd};
-use crate::snapshot::{Snapshot, SnapshotTake};
+use crate::snapshot::{Snapshot, SnapshotExtend, SnapshotRollback, SnapshotTake};
 use crate::status::Status;
 
 /// The verbs of the control API. One method is one route is one verb of the command line.
@@ -29,6 +29,10 @@ pub trait Control: Send + Sync + 'static {
     fn device_remove(&self, name: &str, force: bool) -> Result<()>;
     /// Changes a device's size, in bytes. Without `force`, one that would shrink under a connected client is busy.
     fn device_resize(&self, name: &str, size: u64, force: bool) -> Result<Device>;
+    /// Begins or ends the tracking of a live device.
+    fn device_track(&self, name: &str, enabled: bool) -> Result<Device>;
+    /// The file systems that are mounted on this machine from exports of a device or image.
+    fn device_mounts(&self, name: &str) -> Result<Vec<Mount>>;
 
     /// Makes a device or image reachable.
     fn export_add(&self, request: ExportAdd) -> Result<Export>;
@@ -45,9 +49,15 @@ pub trait Control: Send + Sync + 'static {
     fn snapshot_show(&self, name: &str) -> Result<Snapshot>;
     /// Removes a snapshot and its images.
     fn snapshot_remove(&self, name: &str) -> Result<()>;
+    /// Adds diff storage to a snapshot.
+    fn snapshot_extend(&self, name: &str, request: SnapshotExtend) -> Result<Snapshot>;
+    /// Begins to put devices back to a snapshot; the answer tells how far each is.
+    fn snapshot_rollback(&self, name: &str, request: SnapshotRollback) -> Result<Snapshot>;
 
     /// What changed on a device.
     fn changes(&self, query: ChangesQuery) -> Result<Changes>;
+    /// Counts a range of a tracked device as changed.
+    fn changes_mark(&self, device: &str, request: ChangesMark) -> Result<()>;
 
     /// The oldest `max` kept events after `since`.
     fn events(&self, since: EventId, max: usize) -> Result<Vec<Event>>;

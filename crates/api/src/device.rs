@@ -6,6 +6,7 @@ use uuid::Uuid;
 use crate::error::{ApiError, Result};
 use crate::export::Export;
 use crate::names::check_name;
+use crate::snapshot::Rollback;
 use crate::source::Source;
 
 /// How the store below uses the page cache.
@@ -44,6 +45,9 @@ pub struct Device {
     pub exports: Vec<Export>,
     /// Changed-block tracking.
     pub tracking: Tracking,
+    /// Its going back to a snapshot: the one that runs or was last; null: there was none.
+    #[serde(default)]
+    pub rollback: Option<Rollback>,
     /// Counters since the device was added.
     pub io: IoCounters,
 }
@@ -64,10 +68,17 @@ pub struct AttachedFilter {
     pub length: u64,
 }
 
-/// What is known for changed-block tracking, all null where changes are not tracked. Epochs can be compared under one generation only.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+/// Changed-block tracking. Epochs can be compared under one generation only.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 pub struct Tracking {
+    /// Whether every change is tracked, as `--track` and `device track` turn on. Without it changes are known while
+    /// snapshots are held only, and the fields below tell of those; all null where there is no snapshot either.
+    #[serde(default)]
+    pub enabled: bool,
+    /// Whether what is tracked outlives the daemon, also its crash.
+    #[serde(default)]
+    pub durable: bool,
     /// The generation epochs are counted under.
     #[cfg_attr(feature = "server", schema(value_type = Option<String>, format = "uuid"))]
     pub generation: Option<Uuid>,
@@ -75,6 +86,51 @@ pub struct Tracking {
     pub epoch: Option<u64>,
     /// Bytes of one tracked block.
     pub granularity: Option<u64>,
+    /// How tracking came to be as it is, at the last start or change of the device; null where it is not enabled.
+    #[serde(default)]
+    pub continuity: Option<Continuity>,
+    /// Why, where `continuity` has a reason; null otherwise.
+    #[serde(default)]
+    pub continuity_reason: Option<String>,
+    /// Memory of the map of the current epoch, and of the closed ones.
+    #[serde(default)]
+    pub map_bytes: Option<u64>,
+}
+
+/// Whether what was known of a tracked device before the last start still is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Continuity {
+    /// Exactly: it was stopped cleanly.
+    Clean,
+    /// The daemon was killed, or the power cut: somewhat more counts as changed than was, nothing less.
+    AfterCrash,
+    /// It cannot be proven: there is a new generation, and a full read is needed once.
+    Renewed,
+}
+
+/// `bowline device track` and `untrack`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct DeviceTrack {
+    /// Whether changes shall be tracked.
+    pub enabled: bool,
+}
+
+/// A file system that is mounted from an export of a device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+pub struct Mount {
+    /// Where it is mounted.
+    pub path: String,
+    /// Its type: `ext4`, `xfs`, …
+    pub file_system: String,
+    /// The kernel's block device it is on, as `/dev/nbd0` or `/dev/nbd0p1`.
+    pub source: String,
+    /// Where on the device that begins, in bytes; null where that is not known.
+    pub offset: Option<u64>,
 }
 
 /// What a device has done.
@@ -122,6 +178,9 @@ pub struct DeviceAdd {
     /// Bytes: creates the file `PATH` with this size if it is missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<u64>,
+    /// Track what changes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub track: bool,
 }
 
 /// The block sizes a device can have.
@@ -143,6 +202,14 @@ impl DeviceAdd {
         if self.cache.is_some() && !matches!(source, Source::Path(_)) {
             let why = format_args!("a cache mode is given for {}", self.source);
             return Err(ApiError::invalid(what(), why, "leave it out: it is for files and block devices"));
+        }
+        if self.track && self.read_only {
+            let why = "it is to be read-only, and tracked";
+            return Err(ApiError::invalid(
+                what(),
+                why,
+                "leave out one: nothing changes on a read-only device",
+            ));
         }
         match (self.size, &source) {
             (None, Source::Memory(size) | Source::Null(size)) => {

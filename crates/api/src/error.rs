@@ -25,6 +25,8 @@ pub enum ErrorKind {
     FullReadNeeded,
     /// The request body is larger than the server takes.
     TooLarge,
+    /// A byte that is asked about is not within the device.
+    OutOfRange,
     /// This device, store or kernel cannot do it.
     Unsupported,
     /// A read or write of the device or its store failed.
@@ -42,7 +44,7 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// Every kind, for tests and tables.
-    pub const ALL: [ErrorKind; 14] = [
+    pub const ALL: [ErrorKind; 15] = [
         ErrorKind::InvalidRequest,
         ErrorKind::PermissionDenied,
         ErrorKind::NotFound,
@@ -51,6 +53,7 @@ impl ErrorKind {
         ErrorKind::Busy,
         ErrorKind::FullReadNeeded,
         ErrorKind::TooLarge,
+        ErrorKind::OutOfRange,
         ErrorKind::Unsupported,
         ErrorKind::Io,
         ErrorKind::Timeout,
@@ -70,6 +73,7 @@ impl ErrorKind {
             ErrorKind::AlreadyExists | ErrorKind::Busy => 409,
             ErrorKind::FullReadNeeded => 410,
             ErrorKind::TooLarge => 413,
+            ErrorKind::OutOfRange => 416,
             ErrorKind::Unsupported => 422,
             ErrorKind::Io | ErrorKind::Internal => 500,
             ErrorKind::Unavailable => 503,

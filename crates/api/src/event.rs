@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::timestamp::Timestamp;
 
-/// The number of an event: counts up by one from 1 in the life of a daemon. A gap in what a follower receives means
-/// events it was too slow for.
+/// The number of an event: counts up by one from 1. A gap in what a follower receives means events it was too slow for;
+/// or, after an event `started`, that the daemon before ended without saying so. With a state folder the numbers go on
+/// over restarts, and none is used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[serde(transparent)]
@@ -62,6 +63,28 @@ pub enum EventKind {
     NoSpace,
     /// A snapshot failed; its origins go on.
     Failed,
+    /// Diff storage was added to a snapshot.
+    SnapshotExtended,
+    /// A persistent snapshot is back after a restart.
+    SnapshotResumed,
+    /// Writers wait for diff storage that is full or stalls.
+    Holding,
+    /// What a device is made of has vanished, or has another size than it should.
+    DeviceGone,
+    /// The changes of a device are tracked from here on.
+    TrackingStarted,
+    /// The changes of a device are no longer tracked.
+    TrackingStopped,
+    /// Tracking went on after a restart.
+    TrackingResumed,
+    /// Tracking could not go on: there is a new generation, and a full read is needed once.
+    TrackingRenewed,
+    /// A device goes back to a snapshot.
+    RollbackStarted,
+    /// A device is back at a snapshot.
+    RollbackDone,
+    /// A device could not go back to a snapshot.
+    RollbackFailed,
     /// Something else to know, in the message; also every kind an older client does not know.
     #[serde(other)]
     Notice,
@@ -86,7 +109,7 @@ pub struct Event {
     pub snapshot: Option<String>,
     /// One line for people.
     pub message: String,
-    /// The numbers of the message, by name: `used`, `limit`, `size`, …
+    /// The numbers of the message, by name: `used`, `limit`, `size`, `errno`, …
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub numbers: BTreeMap<String, u64>,
 }

@@ -2,12 +2,12 @@
 
 use axum::http::Uri;
 
-use crate::changes::{ChangesParams, ChangesQuery};
-use crate::device::{DeviceAdd, DeviceResize, RemoveParams};
+use crate::changes::{ChangesMark, ChangesParams, ChangesQuery};
+use crate::device::{DeviceAdd, DeviceResize, DeviceTrack, RemoveParams};
 use crate::event::EventsParams;
 use crate::export::ExportAdd;
 use crate::server::{from_json, from_query};
-use crate::snapshot::SnapshotTake;
+use crate::snapshot::{SnapshotExtend, SnapshotRollback, SnapshotTake};
 use crate::units::{ByteSize, TimeSpan};
 use crate::{ApiError, ListenAddr, Source, StoreSpec, Timestamp};
 
@@ -15,7 +15,7 @@ use crate::{ApiError, ListenAddr, Source, StoreSpec, Timestamp};
 /// or path. Must not panic; every refusal must be one line.
 pub fn api_request(data: &[u8]) {
     let Some((choice, rest)) = data.split_first() else { return };
-    let refused = match choice % 8 {
+    let refused = match choice % 12 {
         0 => from_json::<DeviceAdd>(rest).and_then(|request| request.check().map(drop)).err(),
         1 => from_json::<SnapshotTake>(rest).and_then(|request| request.check()).err(),
         2 => from_json::<ExportAdd>(rest).and_then(|request| request.check()).err(),
@@ -25,7 +25,11 @@ pub fn api_request(data: &[u8]) {
         }
         5 => query(rest, |uri| from_query::<EventsParams>(uri).map(drop)),
         6 => query(rest, |uri| from_query::<RemoveParams>(uri).map(drop)),
-        _ => words(rest),
+        7 => words(rest),
+        8 => from_json::<ChangesMark>(rest).and_then(|request| request.check("device")).err(),
+        9 => from_json::<SnapshotExtend>(rest).and_then(|request| request.check("s")).err(),
+        10 => from_json::<SnapshotRollback>(rest).and_then(|request| request.check("s")).err(),
+        _ => from_json::<DeviceTrack>(rest).err(),
     };
     if let Some(error) = refused {
         assert_eq!(error.message.lines().count(), 1, "a refusal is one line: {error:?}");

@@ -22,6 +22,7 @@ pub mod names;
 pub mod snapshot;
 pub mod source;
 pub mod status;
+pub mod store;
 pub mod timestamp;
 pub mod units;
 
@@ -31,16 +32,21 @@ pub mod fuzz_entry;
 pub mod server;
 
 pub use address::ListenAddr;
-pub use changes::{Changes, ChangesQuery, Extent};
+pub use changes::{Changes, ChangesMark, ChangesQuery, Extent};
 pub use control::Control;
-pub use device::{AttachedFilter, Cache, Device, DeviceAdd, DeviceResize, IoCounters, Tracking};
+pub use device::{
+    AttachedFilter, Cache, Continuity, Device, DeviceAdd, DeviceResize, DeviceTrack, IoCounters, Mount,
+    Tracking,
+};
 pub use error::{ApiError, ErrorKind, Result};
 pub use event::{Event, EventId, EventKind};
 pub use export::{Export, ExportAdd, ExportKind};
 pub use snapshot::{
-    OnFull, Snapshot, SnapshotDevice, SnapshotState, SnapshotStore, SnapshotTake, StoreKind, StoreSpec,
+    OnFull, Rollback, RollbackState, Snapshot, SnapshotDevice, SnapshotExtend, SnapshotRollback,
+    SnapshotState, SnapshotStore, SnapshotTake, StoreKind, StorePart,
 };
 pub use source::Source;
 pub use status::{Absent, Engine, Limit, Status};
+pub use store::{StoreRange, StoreSpec};
 pub use timestamp::Timestamp;
 pub use uuid::Uuid;

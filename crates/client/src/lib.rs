@@ -4,6 +4,7 @@
 //! a command line or a backup tool needs. So a client costs a dozen small crates and no thread. What the daemon refuses
 //! comes back as its own words; what never reached it says how to reach it.
 
+mod changes;
 mod error;
 mod http;
 
@@ -12,15 +13,15 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bowline_api::changes::ChangesParams;
 use bowline_api::names::percent_encode;
 use bowline_api::{
-    Changes, Device, DeviceAdd, DeviceResize, Event, EventId, Export, ExportAdd, Snapshot, SnapshotTake,
-    Status,
+    ChangesMark, Device, DeviceAdd, DeviceResize, DeviceTrack, Event, EventId, Export, ExportAdd, Mount,
+    Snapshot, SnapshotExtend, SnapshotRollback, SnapshotTake, Status,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use changes::ChangesPages;
 pub use error::{Error, Result};
 use http::{Method, Response};
 
@@ -90,6 +91,16 @@ impl Client {
         self.post(&format!("/v1/devices/{}/resize", percent_encode(name)), &DeviceResize { size, force })
     }
 
+    /// Begins or ends the tracking of a device.
+    pub fn device_track(&self, name: &str, enabled: bool) -> Result<Device> {
+        self.post(&format!("/v1/devices/{}/track", percent_encode(name)), &DeviceTrack { enabled })
+    }
+
+    /// The file systems that are mounted from exports of a device or image.
+    pub fn device_mounts(&self, name: &str) -> Result<Vec<Mount>> {
+        self.get(&format!("/v1/devices/{}/mounts", percent_encode(name)))
+    }
+
     /// Makes a device or image reachable.
     pub fn export_add(&self, request: &ExportAdd) -> Result<Export> {
         self.post("/v1/exports", request)
@@ -125,18 +136,21 @@ impl Client {
         self.delete(&format!("/v1/snapshots/{}", percent_encode(name)))
     }
 
-    /// What changed on a device or image.
-    pub fn changes(&self, device: &str, params: &ChangesParams) -> Result<Changes> {
-        let given = [("since", &params.since), ("until", &params.until), ("generation", &params.generation)];
-        let mut target = format!("/v1/devices/{}/changes", percent_encode(device));
-        let mut separator = '?';
-        for (name, value) in given {
-            if let Some(value) = value {
-                target.extend([&separator.to_string(), name, "=", &percent_encode(value)]);
-                separator = '&';
-            }
-        }
-        self.get(&target)
+    /// Adds diff storage to a snapshot. A path in it is the daemon's: make it absolute.
+    pub fn snapshot_extend(&self, name: &str, request: &SnapshotExtend) -> Result<Snapshot> {
+        self.post(&format!("/v1/snapshots/{}/extend", percent_encode(name)), request)
+    }
+
+    /// Begins to put devices back to a snapshot; no devices named: all of it. Ask for the snapshot to see how far it is.
+    pub fn snapshot_rollback(&self, name: &str, devices: &[String]) -> Result<Snapshot> {
+        let request = SnapshotRollback { devices: devices.to_vec() };
+        self.post(&format!("/v1/snapshots/{}/rollback", percent_encode(name)), &request)
+    }
+
+    /// Counts a range of a tracked device as changed.
+    pub fn changes_mark(&self, device: &str, request: ChangesMark) -> Result<()> {
+        let target = format!("/v1/devices/{}/mark", percent_encode(device));
+        self.ask(Method::Post, &target, Some(&self.body_of(&request)?)).map(drop)
     }
 
     /// The oldest `max` kept events after `since`; `None`: as many as the daemon gives.
@@ -174,8 +188,11 @@ impl Client {
     }
 
     fn post<T: DeserializeOwned>(&self, target: &str, request: &impl Serialize) -> Result<T> {
-        let body = serde_json::to_vec(request).map_err(|error| self.strange(&error))?;
-        self.read(self.ask(Method::Post, target, Some(&body))?)
+        self.read(self.ask(Method::Post, target, Some(&self.body_of(request)?))?)
+    }
+
+    fn body_of(&self, request: &impl Serialize) -> Result<Vec<u8>> {
+        serde_json::to_vec(request).map_err(|error| self.strange(&error))
     }
 
     fn delete(&self, target: &str) -> Result<()> {

@@ -5,14 +5,15 @@ use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use bowline_api::changes::ChangesParams;
 use bowline_api::server::fake::{self, Fake};
-use bowline_api::{Cache, ErrorKind, ExportKind, OnFull, StoreSpec};
+use bowline_api::{Cache, ErrorKind, ExportKind, OnFull, RollbackState, StoreSpec};
 use tokio::sync::oneshot;
 
 use super::*;
 
-struct Server {
-    client: Client,
+pub(crate) struct Server {
+    pub(crate) client: Client,
     fake: Arc<Fake>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -20,7 +21,7 @@ struct Server {
 }
 
 impl Server {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("control.sock");
         let listener = UnixListener::bind(&path).unwrap();
@@ -55,8 +56,37 @@ fn add(name: &str) -> DeviceAdd {
         block_size: Some(4096),
         cache: Some(Cache::Direct),
         size: Some(1 << 20),
+        track: false,
     }
 }
+
+/// What the made-up control is asked by the test below.
+const EVERY_VERB: [&str; 24] = [
+    "status",
+    "device list",
+    "device show s1/disk",
+    "device add disk",
+    "device remove disk",
+    "device remove --force disk",
+    "device resize disk",
+    "device resize --force disk",
+    "device track disk",
+    "device untrack disk",
+    "device mounts s1/disk",
+    "export add s1/disk",
+    "export list",
+    "export remove e 1",
+    "snapshot take s1",
+    "snapshot list",
+    "snapshot show failed",
+    "snapshot extend s1",
+    "ranges:/dev/sdb@0+1M",
+    "snapshot rollback s1 disk",
+    "snapshot remove s1",
+    "changes s1/disk s0",
+    "changes disk 7",
+    "changes mark disk 4096 1",
+];
 
 #[test]
 fn every_verb_reaches_its_method() {
@@ -70,6 +100,9 @@ fn every_verb_reaches_its_method() {
     client.device_remove("disk", true).unwrap();
     assert_eq!(client.device_resize("disk", 1024, false).unwrap().size, 1024);
     assert_eq!(client.device_resize("disk", 512, true).unwrap().size, 512);
+    assert!(client.device_track("disk", true).unwrap().tracking.enabled);
+    client.device_track("disk", false).unwrap();
+    assert_eq!(client.device_mounts("s1/disk").unwrap(), [fake::mount()]);
     let export = ExportAdd {
         device: "s1/disk".into(),
         kind: ExportKind::Nbd,
@@ -85,41 +118,31 @@ fn every_verb_reaches_its_method() {
         store: StoreSpec::Path("/var/diff".into()),
         limit: Some(1 << 30),
         step: Some(1 << 20),
-        on_full: OnFull::Drop,
+        on_full: OnFull::Hold,
+        hold_timeout_ms: Some(5000),
+        persistent: true,
+        ..SnapshotTake::default()
     };
     assert_eq!(client.snapshot_take(&take).unwrap(), fake::snapshot("s1"));
     assert_eq!(client.snapshot_list().unwrap().len(), 2);
     assert_eq!(client.snapshot_show("failed").unwrap(), fake::snapshot("failed"));
+    let store = "ranges:/dev/sdb@0+1M".parse().unwrap();
+    client.snapshot_extend("s1", &SnapshotExtend { store, limit: None }).unwrap();
+    let going_back = client.snapshot_rollback("s1", &["disk".into()]).unwrap();
+    assert_eq!(going_back.rollback[0].state, RollbackState::Running);
     client.snapshot_remove("s1").unwrap();
     let generation = fake::GENERATION.to_string();
-    let since =
-        |since: &str| ChangesParams { since: Some(since.into()), until: Some("s2".into()), generation: None };
+    let since = |since: &str| {
+        let (since, until) = (Some(since.into()), Some("s2".into()));
+        ChangesParams { since, until, ..ChangesParams::default() }
+    };
     assert_eq!(client.changes("s1/disk", &since("s0")).unwrap().until.as_deref(), Some("s2"));
     let params = ChangesParams { generation: Some(generation), ..since("7") };
     assert_eq!(client.changes("disk", &params).unwrap().generation, Some(fake::GENERATION));
+    client.changes_mark("disk", ChangesMark { offset: 4096, length: 1 }).unwrap();
     assert!(client.metrics_text().unwrap().ends_with("# EOF\n"));
     assert_eq!(client.openapi_json().unwrap(), bowline_api::server::openapi_json());
-    let asked = server.fake.asked();
-    let expected = [
-        "status",
-        "device list",
-        "device show s1/disk",
-        "device add disk",
-        "device remove disk",
-        "device remove --force disk",
-        "device resize disk",
-        "device resize --force disk",
-        "export add s1/disk",
-        "export list",
-        "export remove e 1",
-        "snapshot take s1",
-        "snapshot list",
-        "snapshot show failed",
-        "snapshot remove s1",
-        "changes s1/disk s0",
-        "changes disk 7",
-    ];
-    assert_eq!(asked, expected);
+    assert_eq!(server.fake.asked(), EVERY_VERB);
 }
 
 #[test]
@@ -166,7 +189,7 @@ fn no_daemon_says_how_to_start_one() {
 }
 
 /// A listener that answers every connection with these bytes and closes.
-fn answering(bytes: &'static [u8]) -> (Client, tempfile::TempDir) {
+pub(crate) fn answering(bytes: &'static [u8]) -> (Client, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x.sock");
     let listener = UnixListener::bind(&path).unwrap();

@@ -1,18 +1,15 @@
 //! `bowline changes`: what changed on a device since a snapshot, or what it holds at all.
 
-use std::sync::Arc;
+mod page;
 
-use bowline_api::{ApiError, Changes, ChangesQuery, ErrorKind, Extent, Snapshot, SnapshotState, Uuid};
+use bowline_api::{ApiError, Changes, ChangesQuery, ErrorKind, Snapshot, SnapshotState, Uuid};
 use bowline_block::{ByteRange, Store};
-use bowline_device::Device;
 use bowline_filter::cow::{GRANULE_BYTES, SnapshotDevice};
 
 use crate::daemon::Daemon;
-use crate::error::{failed, failed_io};
+use crate::error::failed;
 use crate::snapshot::SnapshotEntry;
-
-/// Extents asked of a store at once.
-const EXTENTS_AT_ONCE: usize = 4096;
+use page::Pager;
 
 impl Daemon {
     pub(crate) fn changes_of(&self, query: &ChangesQuery) -> Result<Changes, ApiError> {
@@ -83,16 +80,27 @@ impl Daemon {
         })?;
         // What lies beyond the end at the take is new as a whole.
         let grown = ByteRange::between(device.size(), size);
-        let extents = merged(changed.into_iter().chain(std::iter::once(grown)));
+        let mut pager = Pager::new(query, size, GRANULE_BYTES)?;
+        let _ = changed.into_iter().chain(std::iter::once(grown)).all(|range| pager.push(range));
+        let page = pager.finish();
+        let end_name = match &until_part {
+            Some(entry) => bowline_api::names::image(&entry.name, &origin),
+            None => origin.clone(),
+        };
+        let end = self.read().device(&end_name)?.device.clone();
         Ok(Changes {
             device: query.device.clone(),
             size,
             granularity: GRANULE_BYTES,
             generation: Some(generation),
             since: Some(since.to_owned()),
+            since_epoch: Some(epoch),
+            until_epoch: until_part.as_ref().and_then(part).map(|(_, _, epoch)| epoch),
             until: until_part.map(|entry| entry.name),
-            bytes: extents.iter().map(|extent| extent.length).sum(),
-            extents,
+            bytes: page.extents.iter().map(|extent| extent.length).sum(),
+            zeroes: self.zeroes_of(&end, &page.extents, &what)?,
+            extents: page.extents,
+            next: page.next,
         })
     }
 
@@ -167,49 +175,23 @@ impl Daemon {
             return Err(ApiError::new(ErrorKind::FullReadNeeded, what, why, hint));
         }
         self.is_readable(&query.device, &what)?;
-        let device = entry.device.clone();
-        let queue = self.queues.nth(0).ok_or_else(|| failed_io(&what, std::io::Error::other("no queue")))?;
-        let held = queue
-            .run(move || async move { data_of(&device).await })
-            .map_err(|error| failed_io(&what, error))?
-            .map_err(|error| failed(&what, &error))?;
-        let extents = merged(held.into_iter());
+        let geometry = entry.device.geometry();
+        let granularity = geometry.block_size.bytes();
+        let pager = Pager::new(query, geometry.size, granularity)?;
+        let page = self.page_of_data(&entry.device, pager, &what)?;
         Ok(Changes {
             device: query.device.clone(),
-            size: entry.device.geometry().size,
-            granularity: entry.device.geometry().block_size.bytes(),
+            size: geometry.size,
+            granularity,
             generation,
             since: None,
+            since_epoch: None,
             until: None,
-            bytes: extents.iter().map(|extent| extent.length).sum(),
-            extents,
+            until_epoch: None,
+            bytes: page.extents.iter().map(|extent| extent.length).sum(),
+            extents: page.extents,
+            zeroes: Vec::new(),
+            next: page.next,
         })
     }
-}
-
-/// The ranges of a device that hold data, in pieces so that its gate is never kept for long.
-async fn data_of(device: &Arc<Device>) -> bowline_block::Result<Vec<ByteRange>> {
-    let whole = device.geometry().whole();
-    let mut held = Vec::new();
-    let mut at = whole.start();
-    while at < whole.end() {
-        let found = device.extents(ByteRange::between(at, whole.end()), EXTENTS_AT_ONCE).await?;
-        let Some(last) = found.as_slice().last() else { break };
-        at = last.range.end();
-        held.extend(found.as_slice().iter().filter(|one| !one.kind.reads_zero()).map(|one| one.range));
-    }
-    Ok(held)
-}
-
-fn merged(ranges: impl Iterator<Item = ByteRange>) -> Vec<Extent> {
-    let mut extents: Vec<Extent> = Vec::new();
-    for range in ranges.filter(|range| !range.is_empty()) {
-        match extents.last_mut() {
-            Some(last) if last.offset + last.length >= range.start() => {
-                last.length = last.length.max(range.end() - last.offset);
-            }
-            _ => extents.push(Extent { offset: range.start(), length: range.len() }),
-        }
-    }
-    extents
 }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bowline_api::event::EVENTS_MAX;
 use bowline_api::{
-    Changes, ChangesQuery, Control, Device, DeviceAdd, Event, EventId, Export, ExportAdd, Result, Snapshot,
-    SnapshotTake, Status,
+    Changes, ChangesMark, ChangesQuery, Control, Device, DeviceAdd, Event, EventId, Export, ExportAdd, Mount,
+    Result, Snapshot, SnapshotExtend, SnapshotRollback, SnapshotTake, Status,
 };
 
 use crate::daemon::Daemon;
@@ -33,6 +33,14 @@ impl Control for Daemon {
 
     fn device_resize(&self, name: &str, size: u64, force: bool) -> Result<Device> {
         self.device_resize(name, size, force)
+    }
+
+    fn device_track(&self, name: &str, enabled: bool) -> Result<Device> {
+        self.device_track(name, enabled)
+    }
+
+    fn device_mounts(&self, name: &str) -> Result<Vec<Mount>> {
+        self.device_mounts(name)
     }
 
     fn export_add(&self, request: ExportAdd) -> Result<Export> {
@@ -63,8 +71,20 @@ impl Control for Daemon {
         self.snapshot_remove(name)
     }
 
+    fn snapshot_extend(&self, name: &str, request: SnapshotExtend) -> Result<Snapshot> {
+        self.snapshot_extend(name, &request)
+    }
+
+    fn snapshot_rollback(&self, name: &str, request: SnapshotRollback) -> Result<Snapshot> {
+        self.snapshot_rollback(name, &request)
+    }
+
     fn changes(&self, query: ChangesQuery) -> Result<Changes> {
         self.changes_of(&query)
+    }
+
+    fn changes_mark(&self, device: &str, request: ChangesMark) -> Result<()> {
+        self.changes_mark(device, request)
     }
 
     fn events(&self, since: EventId, max: usize) -> Result<Vec<Event>> {

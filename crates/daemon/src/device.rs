@@ -44,6 +44,7 @@ impl Daemon {
     /// Opens the store; nobody knows of it yet.
     fn open_device(&self, mut request: DeviceAdd) -> Result<DeviceEntry, ApiError> {
         let asked = request.check()?;
+        crate::unwired::check_add(&request)?;
         self.may_add(&request.name)?;
         let Bottom { store, source, cache, notice, memory } = self.open_bottom(&asked, &request)?;
         if let Source::Path(_) = asked {
@@ -169,6 +170,7 @@ impl Daemon {
                 .collect(),
             exports: self.describe_exports(tables, Some(name)),
             tracking: entry.origin.tracking(),
+            rollback: None,
             io: IoCounters {
                 reads: stats.reads,
                 writes: stats.writes,

@@ -32,6 +32,7 @@ mod status;
 mod stop;
 mod tables;
 mod tls;
+mod unwired;
 
 pub use bowline_api::ApiError as Error;
 pub use options::{EngineChoice, ListenAddr, LogLevel, ServeOptions, TlsFiles};

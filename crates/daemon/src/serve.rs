@@ -150,8 +150,15 @@ fn add_disk(daemon: &Daemon, disk: &Path) -> Result<String, ApiError> {
         let hint = format!("serve it under another name: `bowline device add NAME {source}`");
         return Err(ApiError::new(ErrorKind::AlreadyExists, format!("serve {source}"), why, hint));
     }
-    let request =
-        DeviceAdd { name: name.clone(), source, read_only: false, block_size: None, cache: None, size: None };
+    let request = DeviceAdd {
+        name: name.clone(),
+        source,
+        read_only: false,
+        block_size: None,
+        cache: None,
+        size: None,
+        track: false,
+    };
     daemon.add_device(request)?;
     Ok(name)
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bowline_api::snapshot::LIMIT_DEFAULT;
 use bowline_api::{
     ApiError, ErrorKind, EventKind, OnFull, Snapshot, SnapshotDevice, SnapshotState, SnapshotStore,
-    SnapshotTake, StoreKind, Timestamp, Tracking,
+    SnapshotTake, StoreKind, StorePart, Timestamp, Tracking,
 };
 use bowline_block::Store;
 use bowline_device::{Device, freeze_all};
@@ -40,6 +40,7 @@ impl OriginState {
             generation: Some(history.generation()),
             epoch: Some(history.last_epoch() + 1),
             granularity: Some(cow::GRANULE_BYTES),
+            ..Tracking::default()
         })
     }
 
@@ -92,6 +93,16 @@ impl SnapshotEntry {
             state,
             reason,
             on_full: OnFull::Drop,
+            hold_timeout_ms: None,
+            persistent: false,
+            stores: vec![StorePart {
+                kind,
+                location: location.clone(),
+                used: Some(storage.used()),
+                limit: storage.limit(),
+            }],
+            frozen_file_systems: Vec::new(),
+            rollback: Vec::new(),
             store: SnapshotStore {
                 kind,
                 used: storage.used(),
@@ -182,6 +193,7 @@ impl cow::SnapshotEvents for Teller {
 impl Daemon {
     pub(crate) fn snapshot_take(&self, request: &SnapshotTake) -> Result<Snapshot, ApiError> {
         request.check()?;
+        crate::unwired::check_take(request)?;
         let _turn = self.change();
         let name = self.snapshot_name(request.name.as_deref())?;
         let what = format!("take snapshot {name}");
@@ -328,7 +340,7 @@ fn store_spec(request: &SnapshotTake) -> cow::StoreSpec {
     let limit = request.limit.unwrap_or(LIMIT_DEFAULT);
     let step = request.step.unwrap_or(STEP_DEFAULT.min(limit));
     let kind = match &request.store {
-        bowline_api::StoreSpec::Memory => cow::StoreKind::Memory,
+        bowline_api::StoreSpec::Memory | bowline_api::StoreSpec::Ranges(_) => cow::StoreKind::Memory,
         bowline_api::StoreSpec::Path(path) => {
             cow::StoreKind::File(std::path::absolute(path).unwrap_or_else(|_| Path::new(path).to_owned()))
         }

@@ -20,6 +20,7 @@ fn golden() -> Stored {
         block_size: None,
         cache: None,
         size: None,
+        track: false,
     };
     let export = |device: &str, address: Option<ListenAddr>, read_only| ExportAdd {
         device: device.to_owned(),
@@ -138,6 +139,7 @@ fn request(name: &str, source: &str) -> DeviceAdd {
         block_size: None,
         cache: None,
         size: None,
+        track: false,
     }
 }
 
@@ -159,7 +161,12 @@ fn changes(
     since: &str,
 ) -> Result<bowline_api::Changes, bowline_api::ApiError> {
     let since = Some(since.to_owned());
-    daemon.changes_of(&ChangesQuery { device: device.to_owned(), since, until: None, generation: None })
+    daemon.changes_of(&query(device, since, None))
+}
+
+fn query(device: &str, since: Option<String>, generation: Option<bowline_api::Uuid>) -> ChangesQuery {
+    let device = device.to_owned();
+    ChangesQuery { device, since, until: None, generation, offset: 0, max_results: usize::MAX }
 }
 
 /// Writes a block through the device, as a client would.

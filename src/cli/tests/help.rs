@@ -58,6 +58,8 @@ fn the_help_offers_only_what_is_there() {
         "device show",
         "device remove",
         "device resize",
+        "device track",
+        "device untrack",
         "device",
         "export add",
         "export list",
@@ -67,7 +69,10 @@ fn the_help_offers_only_what_is_there() {
         "snapshot list",
         "snapshot show",
         "snapshot remove",
+        "snapshot extend",
+        "snapshot rollback",
         "snapshot",
+        "changes mark",
         "changes",
         "events",
         "status",
@@ -76,9 +81,7 @@ fn the_help_offers_only_what_is_there() {
     for verb in expected {
         assert!(names.iter().any(|name| name == verb), "{verb} is missing");
     }
-    for later in
-        ["filter", "checkpoint", "attach", "detach", "rescue", "snapshot extend", "snapshot rollback"]
-    {
+    for later in ["filter", "checkpoint", "attach", "detach", "rescue"] {
         assert!(!names.iter().any(|name| name == later), "{later} is offered");
     }
 }

@@ -1,73 +1,76 @@
-//! Draws a device: each character is a piece of it, the denser the more of the piece changed.
+//! Draws a device on the terminal: each character is a piece of it, the denser the more of the piece changed.
 
 use bowline_api::Changes;
 use bowline_api::units::ByteSize;
 
-use super::summary;
+use super::density::Density;
+use super::walk::{Sink, Totals};
 use crate::cli::{Output, Result, Screen};
 
 /// No more lines than fit a screen together with what was typed.
 const ROWS_MAX: usize = 16;
 const WIDTH_MIN: usize = 16;
 const WIDTH_MAX: usize = 240;
-/// A piece is untouched (0), or touched in one of eight degrees.
-const DEGREES: u64 = 8;
-const CHARACTERS: [char; 9] = ['.', '1', '2', '3', '4', '5', '6', '7', '8'];
+/// By degree, where colours are not seen. A frame shows where the device begins and ends.
+const SHADES: [char; 9] = [' ', '░', '░', '░', '▒', '▒', '▓', '▓', '█'];
 /// The same as colours of the 256-colour palette: grey, then green over yellow to red.
 const COLOURS: [u8; 9] = [238, 22, 28, 34, 76, 184, 214, 208, 196];
 const BLOCK: char = '█';
 
+/// The map, drawn once all is known.
+pub(super) struct Map<'a, 'b> {
+    output: &'a mut Output<'b>,
+    density: Density,
+}
+
+impl<'a, 'b> Map<'a, 'b> {
+    pub(super) fn new(output: &'a mut Output<'b>) -> Self {
+        let density = Density::new(width(output.screen()) * ROWS_MAX);
+        Map { output, density }
+    }
+}
+
+impl Sink for Map<'_, '_> {
+    fn begin(&mut self, head: &Changes) -> Result<()> {
+        self.density.begin_with(head);
+        Ok(())
+    }
+
+    fn extent(&mut self, extent: bowline_api::Extent) -> Result<()> {
+        self.density.add(extent);
+        Ok(())
+    }
+
+    fn end(&mut self, head: &Changes, totals: &Totals) -> Result<()> {
+        let screen = self.output.screen();
+        let piece = ByteSize(self.density.piece).human();
+        self.output.line(format_args!("{}; one character is {piece}", super::summary(head, totals)))?;
+        for row in self.density.degrees().chunks(width(screen)) {
+            self.output.line(framed(row, screen))?;
+        }
+        self.output.line(legend(screen))
+    }
+}
+
 /// Draws `changes` as wide as the screen.
 pub(crate) fn draw(changes: &Changes, output: &mut Output<'_>) -> Result<()> {
-    let screen = output.screen();
-    let piece = piece_bytes(changes, screen.width);
-    output.line(format_args!("{}; one character is {}", summary(changes), ByteSize(piece).human()))?;
-    let degrees = degrees(changes, piece);
-    for row in degrees.chunks(width(screen.width)) {
-        output.line(line(row, screen))?;
-    }
-    output.line(legend(screen))
+    let page = std::iter::once(Ok::<_, crate::cli::Failure>(changes.clone()));
+    super::walk(page, &mut [&mut Map::new(output)])
 }
 
-fn width(screen: usize) -> usize {
-    screen.clamp(WIDTH_MIN, WIDTH_MAX)
+/// Characters of a row, between the two of the frame where there is one.
+fn width(screen: Screen) -> usize {
+    let frame = if screen.colour { 0 } else { 2 };
+    screen.width.saturating_sub(frame).clamp(WIDTH_MIN, WIDTH_MAX)
 }
 
-/// Bytes of one character: a whole number of tracked blocks, so many that the device fits the screen.
-fn piece_bytes(changes: &Changes, screen_width: usize) -> u64 {
-    let pieces = u64::try_from(width(screen_width) * ROWS_MAX).unwrap_or(u64::MAX);
-    let granularity = changes.granularity.max(1);
-    changes.size.div_ceil(pieces).max(1).div_ceil(granularity).saturating_mul(granularity)
-}
-
-/// The degree of every piece, from the changed bytes in it.
-fn degrees(changes: &Changes, piece: u64) -> Vec<u8> {
-    let pieces = changes.size.div_ceil(piece);
-    let mut changed = vec![0_u64; usize::try_from(pieces).unwrap_or(0)];
-    for extent in &changes.extents {
-        let end = extent.offset.saturating_add(extent.length).min(changes.size);
-        let mut at = extent.offset;
-        while at < end {
-            let index = at / piece;
-            let stop = (index + 1).saturating_mul(piece).min(end);
-            if let Some(bytes) = usize::try_from(index).ok().and_then(|index| changed.get_mut(index)) {
-                *bytes = bytes.saturating_add(stop - at);
-            }
-            at = stop;
-        }
-    }
-    changed.into_iter().map(|bytes| degree(bytes, piece)).collect()
-}
-
-/// A single changed byte shows: the lowest degree is kept for "nothing".
-fn degree(changed: u64, piece: u64) -> u8 {
-    let scaled = u128::from(changed) * u128::from(DEGREES);
-    u8::try_from(scaled.div_ceil(u128::from(piece.max(1))).min(DEGREES.into())).unwrap_or(0)
+fn framed(row: &[u8], screen: Screen) -> String {
+    if screen.colour { line(row, screen) } else { format!("|{}|", line(row, screen)) }
 }
 
 fn line(row: &[u8], screen: Screen) -> String {
     if !screen.colour {
-        return row.iter().map(|&degree| at(&CHARACTERS, degree, '?')).collect();
+        return row.iter().map(|&degree| at(&SHADES, degree, '?')).collect();
     }
     // The colour is told only where it changes.
     let mut text = String::new();
@@ -79,7 +82,9 @@ fn line(row: &[u8], screen: Screen) -> String {
 }
 
 fn legend(screen: Screen) -> String {
-    let shown = |degree| line(&[degree], screen);
+    let shown = |degree| {
+        if screen.colour { line(&[degree], screen) } else { format!("'{}'", line(&[degree], screen)) }
+    };
     format!("{} unchanged   {} a little   {} half   {} all changed", shown(0), shown(1), shown(4), shown(8))
 }
 

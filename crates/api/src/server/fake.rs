@@ -92,13 +92,44 @@ pub fn device(name: &str) -> Device {
         exports: vec![export("e1")],
         tracking: match image {
             true => Tracking::default(),
-            false => Tracking { generation: Some(GENERATION), epoch: Some(3), granularity: Some(4096) },
+            false => Tracking {
+                enabled: true,
+                durable: true,
+                generation: Some(GENERATION),
+                epoch: Some(3),
+                granularity: Some(4096),
+                continuity: Some(Continuity::AfterCrash),
+                continuity_reason: Some("the daemon was killed".into()),
+                map_bytes: Some(2048),
+            },
         },
+        rollback: (!image).then(|| rollback(RollbackState::Done)),
         io: IoCounters { reads: 1, written_bytes: u64::MAX, ..IoCounters::default() },
     }
 }
 
-/// A snapshot; the one named `failed` has failed.
+/// How far the device `disk` is on its way back to snapshot `s1`.
+pub fn rollback(state: RollbackState) -> Rollback {
+    let done = if state == RollbackState::Done { 8192 } else { 4096 };
+    let reason = (state == RollbackState::Failed).then(|| "the disk is gone".into());
+    Rollback { snapshot: "s1".into(), device: "disk".into(), state, done, total: 8192, reason }
+}
+
+/// A file system that is mounted.
+pub fn mount() -> Mount {
+    Mount {
+        path: "/mnt/disk".into(),
+        file_system: "ext4".into(),
+        source: "/dev/nbd0".into(),
+        offset: Some(0),
+    }
+}
+
+/// What changed on every device.
+pub const EXTENTS: [Extent; 2] =
+    [Extent { offset: 0, length: 4096 }, Extent { offset: 1 << 20, length: 8192 }];
+
+/// A snapshot; the one named `failed` has failed. The device of `s1` goes back to it, that of `failed` could not.
 pub fn snapshot(name: &str) -> Snapshot {
     let failed = name == "failed";
     Snapshot {
@@ -116,7 +147,9 @@ pub fn snapshot(name: &str) -> Snapshot {
         }],
         state: if failed { SnapshotState::Failed } else { SnapshotState::Active },
         reason: failed.then(|| "diff storage is full".into()),
-        on_full: OnFull::Drop,
+        on_full: if failed { OnFull::Hold } else { OnFull::Drop },
+        hold_timeout_ms: failed.then_some(5000),
+        persistent: failed,
         store: SnapshotStore {
             kind: if failed { StoreKind::File } else { StoreKind::Mem },
             used: 4096,
@@ -124,6 +157,14 @@ pub fn snapshot(name: &str) -> Snapshot {
             step: 1 << 26,
             location: failed.then(|| "/var/diff".into()),
         },
+        stores: vec![StorePart {
+            kind: if failed { StoreKind::File } else { StoreKind::Mem },
+            location: failed.then(|| "/var/diff".into()),
+            used: Some(4096),
+            limit: 1 << 30,
+        }],
+        frozen_file_systems: if failed { Vec::new() } else { vec!["/mnt/disk".into()] },
+        rollback: vec![rollback(if failed { RollbackState::Failed } else { RollbackState::Done })],
     }
 }
 
@@ -171,6 +212,16 @@ impl Control for Fake {
         Ok(Device { size, ..device(name) })
     }
 
+    fn device_track(&self, name: &str, enabled: bool) -> Result<Device> {
+        self.ask(if enabled { "device track" } else { "device untrack" }, name)?;
+        Ok(device(name))
+    }
+
+    fn device_mounts(&self, name: &str) -> Result<Vec<Mount>> {
+        self.ask("device mounts", name)?;
+        Ok(vec![mount()])
+    }
+
     fn export_add(&self, request: ExportAdd) -> Result<Export> {
         self.ask("export add", &request.device)?;
         Ok(export("e2"))
@@ -205,18 +256,46 @@ impl Control for Fake {
         self.ask("snapshot remove", name)
     }
 
+    fn snapshot_extend(&self, name: &str, request: SnapshotExtend) -> Result<Snapshot> {
+        self.ask("snapshot extend", name)?;
+        locked(&self.asked).push(request.store.to_string());
+        Ok(snapshot(name))
+    }
+
+    fn snapshot_rollback(&self, name: &str, request: SnapshotRollback) -> Result<Snapshot> {
+        self.ask("snapshot rollback", format!("{name} {}", request.devices.join(" ")).trim())?;
+        let running = vec![rollback(RollbackState::Running)];
+        Ok(Snapshot { rollback: running, ..snapshot(name) })
+    }
+
     fn changes(&self, query: ChangesQuery) -> Result<Changes> {
         self.ask("changes", &format!("{} {}", query.device, query.since.as_deref().unwrap_or("-")))?;
+        let size = 64 << 20;
+        if query.offset > size {
+            let why = format_args!("offset {}", query.offset);
+            return Err(ApiError::new(ErrorKind::OutOfRange, "changes", why, "begin within the device"));
+        }
+        let left = EXTENTS.into_iter().filter(|extent| extent.offset + extent.length > query.offset);
+        let left: Vec<Extent> = left.collect();
+        let extents: Vec<Extent> = left.iter().copied().take(query.max_results).collect();
         Ok(Changes {
             device: query.device,
-            size: 64 << 20,
+            size,
             granularity: 4096,
             generation: query.generation,
+            since_epoch: query.since.is_some().then_some(2),
             since: query.since,
+            until_epoch: query.until.is_some().then_some(3),
             until: query.until,
-            bytes: 12288,
-            extents: vec![Extent { offset: 0, length: 4096 }, Extent { offset: 1 << 20, length: 8192 }],
+            bytes: extents.iter().map(|extent| extent.length).sum(),
+            zeroes: extents.iter().filter(|extent| extent.length == 4096).copied().collect(),
+            next: extents.last().filter(|_| left.len() > extents.len()).map(|last| last.offset + last.length),
+            extents,
         })
+    }
+
+    fn changes_mark(&self, device: &str, request: ChangesMark) -> Result<()> {
+        self.ask("changes mark", &format!("{device} {} {}", request.offset, request.length))
     }
 
     fn events(&self, since: EventId, max: usize) -> Result<Vec<Event>> {

@@ -9,13 +9,13 @@ use utoipa_axum::routes;
 
 use super::Shared;
 use super::extract::{ApiJson, ApiPath, ApiQuery, Refused};
-use crate::changes::{Changes, ChangesParams, ChangesQuery};
+use crate::changes::{Changes, ChangesMark, ChangesParams, ChangesQuery};
 use crate::control::Control;
-use crate::device::{Device, DeviceAdd, DeviceResize, RemoveParams, check_size};
+use crate::device::{Device, DeviceAdd, DeviceResize, DeviceTrack, Mount, RemoveParams, check_size};
 use crate::error::Result;
 use crate::export::{Export, ExportAdd};
 use crate::names::{check_device_or_image, check_name};
-use crate::snapshot::{Snapshot, SnapshotTake};
+use crate::snapshot::{Snapshot, SnapshotExtend, SnapshotRollback, SnapshotTake};
 use crate::status::Status;
 
 /// Adds every route to `router`.
@@ -25,11 +25,16 @@ pub(super) fn add_to(router: OpenApiRouter<Shared>) -> OpenApiRouter<Shared> {
         .routes(routes!(device_list, device_add))
         .routes(routes!(device_show, device_remove))
         .routes(routes!(device_resize))
+        .routes(routes!(device_track))
+        .routes(routes!(device_mounts))
         .routes(routes!(changes))
+        .routes(routes!(changes_mark))
         .routes(routes!(export_list, export_add))
         .routes(routes!(export_remove))
         .routes(routes!(snapshot_list, snapshot_take))
         .routes(routes!(snapshot_show, snapshot_remove))
+        .routes(routes!(snapshot_extend))
+        .routes(routes!(snapshot_rollback))
         .routes(routes!(super::events::events))
         .routes(routes!(metrics))
         .routes(routes!(openapi))
@@ -89,7 +94,25 @@ async fn device_resize(
     shared.call(move |control| control.device_resize(&name, request.size, request.force)).await.map(Json)
 }
 
-/// What changed on a device.
+/// Begins or ends the tracking of a live device. Ending it forgets what was tracked.
+#[utoipa::path(post, path = "/v1/devices/{name}/track", params(("name" = String, Path, description = "A device")), request_body = DeviceTrack, responses((status = 200, body = Device), Refused))]
+async fn device_track(
+    State(shared): State<Shared>,
+    ApiPath(name): ApiPath,
+    ApiJson(request): ApiJson<DeviceTrack>,
+) -> Answer<Device> {
+    check_device_or_image(&name)?;
+    shared.call(move |control| control.device_track(&name, request.enabled)).await.map(Json)
+}
+
+/// The file systems that are mounted on the daemon's machine from exports of a device or image.
+#[utoipa::path(get, path = "/v1/devices/{name}/mounts", params(("name" = String, Path, description = "A device, or an image `SNAPSHOT%2FDEVICE`")), responses((status = 200, body = [Mount]), Refused))]
+async fn device_mounts(State(shared): State<Shared>, ApiPath(name): ApiPath) -> Answer<Vec<Mount>> {
+    check_device_or_image(&name)?;
+    shared.call(move |control| control.device_mounts(&name)).await.map(Json)
+}
+
+/// What changed on a device: one page of it. `next` says where to go on; only its being null says that this was all.
 #[utoipa::path(get, path = "/v1/devices/{name}/changes", params(("name" = String, Path, description = "A device, or an image `SNAPSHOT%2FDEVICE`"), ChangesParams), responses((status = 200, body = Changes), Refused))]
 async fn changes(
     State(shared): State<Shared>,
@@ -98,6 +121,19 @@ async fn changes(
 ) -> Answer<Changes> {
     let query = ChangesQuery::new(name, params)?;
     shared.call(move |control| control.changes(query)).await.map(Json)
+}
+
+/// Counts a range of a tracked device as changed.
+#[utoipa::path(post, path = "/v1/devices/{name}/mark", params(("name" = String, Path, description = "A device")), request_body = ChangesMark, responses((status = 204, description = "Marked"), Refused))]
+async fn changes_mark(
+    State(shared): State<Shared>,
+    ApiPath(name): ApiPath,
+    ApiJson(request): ApiJson<ChangesMark>,
+) -> Result<StatusCode> {
+    check_device_or_image(&name)?;
+    request.check(&name)?;
+    shared.call(move |control| control.changes_mark(&name, request)).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// All exports.
@@ -151,6 +187,31 @@ async fn snapshot_remove(State(shared): State<Shared>, ApiPath(name): ApiPath) -
     check_name("snapshot", &name)?;
     shared.call(move |control| control.snapshot_remove(&name)).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Adds diff storage to a snapshot.
+#[utoipa::path(post, path = "/v1/snapshots/{name}/extend", params(("name" = String, Path, description = "A snapshot")), request_body = SnapshotExtend, responses((status = 200, body = Snapshot), Refused))]
+async fn snapshot_extend(
+    State(shared): State<Shared>,
+    ApiPath(name): ApiPath,
+    ApiJson(request): ApiJson<SnapshotExtend>,
+) -> Answer<Snapshot> {
+    check_name("snapshot", &name)?;
+    request.check(&name)?;
+    shared.call(move |control| control.snapshot_extend(&name, request)).await.map(Json)
+}
+
+/// Begins to put devices back to a snapshot: they read as it at once; `rollback` of the snapshot tells how far it is.
+#[utoipa::path(post, path = "/v1/snapshots/{name}/rollback", params(("name" = String, Path, description = "A snapshot")), request_body = SnapshotRollback, responses((status = 202, body = Snapshot), Refused))]
+async fn snapshot_rollback(
+    State(shared): State<Shared>,
+    ApiPath(name): ApiPath,
+    ApiJson(request): ApiJson<SnapshotRollback>,
+) -> Created<Snapshot> {
+    check_name("snapshot", &name)?;
+    request.check(&name)?;
+    let snapshot = shared.call(move |control| control.snapshot_rollback(&name, request)).await?;
+    Ok((StatusCode::ACCEPTED, Json(snapshot)))
 }
 
 /// Counters and gauges for Prometheus.

@@ -11,7 +11,7 @@ fn ask(
     generation: Option<Uuid>,
 ) -> Result<bowline_api::Changes, bowline_api::ApiError> {
     let since = since.map(str::to_owned);
-    daemon.changes_of(&ChangesQuery { device: device.to_owned(), since, until: None, generation })
+    daemon.changes_of(&query(device, since, generation))
 }
 
 #[test]

@@ -1,17 +1,7 @@
 use super::*;
-use bowline_api::Extent;
 
 fn changes(size: u64, extents: &[(u64, u64)]) -> Changes {
-    Changes {
-        device: "disk".into(),
-        size,
-        granularity: 4096,
-        generation: None,
-        since: Some("s1".into()),
-        until: None,
-        bytes: extents.iter().fold(0, |sum, extent| sum.saturating_add(extent.1)),
-        extents: extents.iter().map(|&(offset, length)| Extent { offset, length }).collect(),
-    }
+    Changes { size, ..crate::cmd::changes::walk::tests::page(extents, &[]) }
 }
 
 fn drawn(changes: &Changes, screen: Screen) -> String {
@@ -25,8 +15,17 @@ fn a_small_device_is_one_character_a_block() {
     let map = drawn(&changes(10 * 4096, &[(4096, 8192), (9 * 4096, 4096)]), Screen::PLAIN);
     let lines: Vec<&str> = map.lines().collect();
     assert_eq!(lines[0], "disk: 12K of 40K changed since s1, in 2 extents; one character is 4K");
-    assert_eq!(lines[1], ".88......8");
+    assert_eq!(lines[1], "| ██      █|");
     assert_eq!(lines.len(), 3, "{map}");
+}
+
+/// What is drawn is as wide as the terminal, and no wider.
+#[test]
+fn the_picture_is_as_wide_as_the_screen() {
+    for screen in [Screen::PLAIN, Screen { width: 100, ..Screen::PLAIN }] {
+        let map = drawn(&changes(1 << 30, &[]), screen);
+        assert_eq!(map.lines().nth(1).unwrap().chars().count(), screen.width);
+    }
 }
 
 /// A change must show, however large the device; and the picture never outgrows the screen.
@@ -36,21 +35,22 @@ fn a_change_shows_on_a_device_of_any_size() {
         for width in [1, 80, 1000] {
             let last = size.saturating_sub(1) / 4096 * 4096;
             let changes = changes(size, &[(last, size - last)]);
-            let map = drawn(&changes, Screen { width, colour: false });
+            let map = drawn(&changes, Screen { width, ..Screen::PLAIN });
             let lines: Vec<&str> = map.lines().collect();
             assert!(lines.len() <= ROWS_MAX + 2, "{size} {width}: {} lines", lines.len());
-            assert!(lines[lines.len() - 2].ends_with(|c: char| c.is_ascii_digit()), "{size} {width}: {map}");
+            let last = lines[lines.len() - 2].trim_end_matches('|');
+            assert!(last.ends_with(|c| SHADES[1..].contains(&c)), "{size} {width}: {map}");
         }
     }
     let none = drawn(&changes(1 << 30, &[]), Screen::PLAIN);
-    assert!(none.lines().nth(1).unwrap().chars().all(|c| c == '.'), "{none}");
+    assert!(none.lines().nth(1).unwrap().trim_matches('|').chars().all(|c| c == ' '), "{none}");
 }
 
 #[test]
 fn colours_only_on_a_terminal() {
     let some = changes(1 << 20, &[(0, 4096)]);
     assert!(!drawn(&some, Screen::PLAIN).contains('\x1b'));
-    let coloured = drawn(&some, Screen { width: 80, colour: true });
+    let coloured = drawn(&some, Screen { width: 80, colour: true, terminal: true });
     assert!(coloured.contains("\x1b[38;5;196m█\x1b[38;5;238m█"), "{coloured}");
     assert!(coloured.lines().skip(1).all(|line| line.contains("\x1b[0m")), "{coloured}");
 }

@@ -25,13 +25,14 @@ fn openapi_document_is_committed() {
     );
 }
 
-const TAKE: &str = r#"{"devices":["disk"],"name":"s1"}"#;
-const ADD: &str =
-    r#"{"name":"disk","source":"/srv/disk.img","size":1048576,"block_size":4096,"cache":"direct"}"#;
+const TAKE: &str =
+    r#"{"devices":["disk"],"name":"s1","on_full":"hold","hold_timeout_ms":5000,"freeze":true}"#;
+const ADD: &str = r#"{"name":"disk","source":"/srv/disk.img","size":1048576,"block_size":4096,"cache":"direct","track":true}"#;
+const EXTEND: &str = r#"{"store":"ranges:/dev/sdb@0+1M","limit":1048576}"#;
 const EXPORT: &str = r#"{"device":"s1/disk","kind":"nbd","address":"tcp:127.0.0.1:0","read_only":true}"#;
 
 /// Route as in the document, request, and the status of success.
-const GOOD: [(&str, &str, &str, &str, u16); 18] = [
+const GOOD: [(&str, &str, &str, &str, u16); 25] = [
     ("GET", "/v1/status", "/v1/status", "", 200),
     ("GET", "/v1/devices", "/v1/devices", "", 200),
     ("POST", "/v1/devices", "/v1/devices", ADD, 201),
@@ -41,6 +42,13 @@ const GOOD: [(&str, &str, &str, &str, u16); 18] = [
     ("POST", "/v1/devices/{name}/resize", "/v1/devices/disk/resize", r#"{"size":1024}"#, 200),
     ("GET", "/v1/devices/{name}/changes", "/v1/devices/disk/changes", "", 200),
     ("GET", "/v1/devices/{name}/changes", "/v1/devices/s1%2Fdisk/changes?since=s0&until=s1", "", 200),
+    ("GET", "/v1/devices/{name}/changes", "/v1/devices/disk/changes?offset=4096&max_results=1", "", 200),
+    ("POST", "/v1/devices/{name}/track", "/v1/devices/disk/track", r#"{"enabled":true}"#, 200),
+    ("GET", "/v1/devices/{name}/mounts", "/v1/devices/disk/mounts", "", 200),
+    ("POST", "/v1/devices/{name}/mark", "/v1/devices/disk/mark", r#"{"offset":0,"length":1}"#, 204),
+    ("POST", "/v1/snapshots/{name}/extend", "/v1/snapshots/s1/extend", EXTEND, 200),
+    ("POST", "/v1/snapshots/{name}/rollback", "/v1/snapshots/s1/rollback", "{}", 202),
+    ("POST", "/v1/snapshots/{name}/rollback", "/v1/snapshots/s1/rollback", r#"{"devices":["disk"]}"#, 202),
     ("GET", "/v1/exports", "/v1/exports", "", 200),
     ("POST", "/v1/exports", "/v1/exports", EXPORT, 201),
     ("DELETE", "/v1/exports/{id}", "/v1/exports/e1", "", 204),
@@ -53,13 +61,15 @@ const GOOD: [(&str, &str, &str, &str, u16); 18] = [
 ];
 
 /// Requests that are refused or fail: these answers, too, are in the document.
-const BAD: [(&str, &str, &str, &str); 10] = [
+const BAD: [(&str, &str, &str, &str); 12] = [
     ("GET", "/v1/devices/{name}", "/v1/devices/no-not-found", ""),
     ("GET", "/v1/devices/{name}", "/v1/devices/%ff", ""),
     ("DELETE", "/v1/devices/{name}", "/v1/devices/no-busy", ""),
     ("POST", "/v1/devices", "/v1/devices", "{"),
     ("POST", "/v1/devices/{name}/resize", "/v1/devices/no-unsupported/resize", r#"{"size":1024}"#),
     ("GET", "/v1/devices/{name}/changes", "/v1/devices/disk/changes?since=%2F", ""),
+    ("GET", "/v1/devices/{name}/changes", "/v1/devices/disk/changes?offset=67108865", ""),
+    ("POST", "/v1/snapshots/{name}/rollback", "/v1/snapshots/no-busy/rollback", "{}"),
     ("POST", "/v1/exports", "/v1/exports", r#"{"device":"no-already-exists","kind":"nbd"}"#),
     ("POST", "/v1/snapshots", "/v1/snapshots", r#"{"devices":["disk"],"name":"no-no-space"}"#),
     ("GET", "/v1/snapshots/{name}", "/v1/snapshots/no-io", ""),

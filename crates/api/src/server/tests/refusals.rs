@@ -49,7 +49,20 @@ fn bad_bodies_name_what_is_wrong() {
         ("/v1/exports", r#"{"device":"a","kind":"nbd","address":"tcp:x"}"#, "port is missing"),
         ("/v1/snapshots", r#"{"devices":[]}"#, "0 devices"),
         ("/v1/snapshots", r#"{"devices":["a"],"limit":1,"step":2}"#, "limit 1 is smaller than step 2"),
-        ("/v1/snapshots", r#"{"devices":["a"],"store":"ranges:x"}"#, "sector ranges"),
+        ("/v1/snapshots", r#"{"devices":["a"],"store":"ranges:x"}"#, "has no @OFFSET"),
+        ("/v1/snapshots", r#"{"devices":["a"],"hold_timeout_ms":5}"#, "add --on-full hold"),
+        ("/v1/snapshots", r#"{"devices":["a"],"freeze_timeout_ms":5}"#, "add --freeze"),
+        ("/v1/snapshots", r#"{"devices":["a"],"persistent":true}"#, "cannot be kept in memory"),
+        ("/v1/snapshots/s/extend", r#"{"store":"mem","limit":0}"#, "limit 0"),
+        ("/v1/snapshots/s/extend", r#"{}"#, "missing field `store`"),
+        ("/v1/snapshots/s/rollback", r#"{"devices":["a","a"]}"#, "named twice"),
+        ("/v1/devices/a/mark", r#"{"offset":0,"length":0}"#, "length 0"),
+        ("/v1/devices/a/track", r#"{"enabled":1}"#, "expected a boolean"),
+        (
+            "/v1/devices",
+            r#"{"name":"a","source":"mem:1M","track":true,"read_only":true}"#,
+            "read-only, and tracked",
+        ),
         ("/v1/snapshots", &"[".repeat(5000), "expected a string"),
     ] {
         let (status, error) = refused("POST", target, body);
@@ -75,11 +88,22 @@ fn bad_paths_and_queries() {
         "/v1/devices/a/changes?sinse=x",
         "/v1/devices/a/changes?since=x&since=y",
         "/v1/devices/a/changes?generation=x",
+        "/v1/devices/a/changes?max_results=-1",
+        "/v1/devices/a/changes?offset=9223372036854775808",
         "/v1/events?follow=perhaps",
         "/v1/events?since=-1",
     ] {
         assert_eq!(refused("GET", target, "").0, 400, "{target}");
     }
+}
+
+/// Scenario 20: a byte outside the device has its own answer.
+#[test]
+fn bytes_out_of_range() {
+    let (status, error) = refused("GET", "/v1/devices/a/changes?offset=-1", "");
+    assert_eq!((status, error.kind), (416, ErrorKind::OutOfRange));
+    let mark = format!(r#"{{"offset":{0},"length":{0}}}"#, u64::MAX);
+    assert_eq!(refused("POST", "/v1/devices/a/mark", &mark).0, 416);
 }
 
 /// What the control is asked is what the client wrote, decoded once.
@@ -126,7 +150,7 @@ proptest! {
     /// The same with bytes that get further: the alphabet of the requests.
     #[test]
     fn nearly_requests_are_a_request_or_a_refusal(
-        choice in 0_u8..8,
+        choice in 0_u8..12,
         text in r#"(\{|\}|"|:|,|\[|\]|name|source|devices|mem|limit|tcp|unix|nbd|size|1|0|9|K|T|s|ms|\.|-|/|%|=|&|since|é){0,24}"#,
     ) {
         fuzz_entry::api_request(&[&[choice], text.as_bytes()].concat());
