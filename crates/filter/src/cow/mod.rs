@@ -38,7 +38,7 @@ mod shared;
 mod snapshot;
 mod store;
 mod sync;
-mod wait;
+pub(crate) mod wait;
 mod zone;
 
 pub use events::{Cause, Failure, NoEvents, SnapshotEvents, Space};

@@ -1,8 +1,10 @@
 //! The epoch that is going on: everything a request needs to know, behind one pointer.
 
+use bowline_block::ByteRange;
 use uuid::Uuid;
 
 use super::grain::{Grain, Run};
+use super::intents::IntentMap;
 use super::map::LiveMap;
 
 /// The shape of a tracked device.
@@ -34,16 +36,31 @@ pub(crate) struct Current {
     pub(crate) epoch: u64,
     pub(crate) shape: Shape,
     pub(crate) map: LiveMap,
+    /// `None` in memory only.
+    pub(crate) intents: Option<IntentMap>,
 }
 
 impl Current {
-    pub(crate) fn new(generation: Uuid, epoch: u64, shape: Shape) -> Self {
-        Self { generation, epoch, shape, map: LiveMap::new(shape.block_count()) }
+    pub(crate) fn new(generation: Uuid, epoch: u64, shape: Shape, intents: Option<IntentMap>) -> Self {
+        Self { generation, epoch, shape, map: LiveMap::new(shape.block_count()), intents }
+    }
+
+    /// The epoch after this one, empty.
+    pub(crate) fn next(&self) -> Self {
+        let settled = |intents: &IntentMap| {
+            IntentMap::new(self.shape.region_count(), self.epoch + 1, intents.is_settled())
+        };
+        Self::new(self.generation, self.epoch + 1, self.shape, self.intents.as_ref().map(settled))
     }
 
     /// Bytes of memory.
     pub(crate) fn bytes(&self) -> u64 {
-        self.map.bytes()
+        self.map.bytes() + self.intents.as_ref().map_or(0, IntentMap::bytes)
+    }
+
+    /// Whether the range may be changed: what a crash would need is durable.
+    pub(crate) fn allows(&self, range: ByteRange) -> bool {
+        self.intents.as_ref().is_none_or(|intents| intents.allows(self.shape.regions.touched_by(range)))
     }
 
     /// Whether all of the run is set.

@@ -19,6 +19,7 @@ impl Filter for Tracker {
         if inner.special.load(Ordering::Relaxed) {
             return inner.ask_closely(request.range, below);
         }
+        // A bit that is set says that the intent of its region is durable, or that it was saved by a clean stop.
         let current = inner.current.load();
         if current.is_marked(current.shape.blocks.touched_by(request.range)) {
             return Verdict::Pass;
@@ -36,18 +37,19 @@ impl Filter for Tracker {
 
 impl Inner {
     fn ask_unmarked<'a>(&'a self, range: ByteRange, below: &'a dyn Store) -> Verdict<'a> {
-        let current = self.current.load();
-        if range.end() > current.shape.size {
-            drop(current);
+        let size = self.current.load().shape.size;
+        if range.end() > size {
             self.renew(below.geometry().size.max(range.end()), "the device has grown");
-            return self.ask_unmarked(range, below);
         }
-        current.map.set(current.shape.blocks.touched_by(range));
-        Verdict::Pass
+        self.mark_inside(range)
     }
 
     #[cold]
     fn ask_closely<'a>(&'a self, range: ByteRange, below: &'a dyn Store) -> Verdict<'a> {
+        if self.closed.load(Ordering::SeqCst) {
+            self.degrade("the device was written to after its tracker was saved");
+            return Verdict::Hold(Box::pin(self.wait_for_revocation()));
+        }
         if self.detached.swap(false, Ordering::SeqCst) {
             self.look_closer();
             let size = self.current.load().shape.size;

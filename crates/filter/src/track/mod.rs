@@ -12,19 +12,33 @@
 //! * A bit is set before the request goes on to what is below, and once set is only looked at.
 
 mod changes;
+mod committer;
 mod current;
+mod disk;
+mod durable;
 mod epochs;
 mod events;
 mod filter;
+mod fingerprint;
 mod grain;
+mod identity;
+mod intents;
 mod map;
+mod marking;
+mod open;
+mod query;
+mod recover;
 mod sync;
 mod tracker;
+mod turn;
 mod worker;
 
 pub use changes::ChangeSet;
 pub use events::{NoTrackEvents, TrackEvents};
-pub use tracker::{Closed, TRACK_ALTITUDE, TrackStatus, Tracker};
+pub use fingerprint::{Fingerprint, SAMPLE_BYTES, SAMPLES, Traces};
+pub use identity::{Identity, StoreIdentity};
+pub use open::{Continuity, Opened};
+pub use tracker::{Closed, TRACK_ALTITUDE, TrackLimits, TrackStatus, Tracker};
 
 #[cfg(all(test, not(feature = "shuttle")))]
 mod tests;

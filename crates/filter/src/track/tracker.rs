@@ -2,24 +2,27 @@
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bowline_block::{Altitude, ByteRange, Error, ErrorKind, Result};
-use roaring::{MultiOps, RoaringBitmap};
 use uuid::Uuid;
 
 use super::changes::ChangeSet;
 use super::current::{Current, Shape};
-use super::epochs::{Chain, ClosedSet, Member, SetLimits};
+use super::durable::Durable;
+use super::epochs::{Chain, SetLimits};
 use super::events::TrackEvents;
-use super::sync::{Ordering, fence, lock};
+use super::fingerprint::Fingerprint;
+use super::intents::IntentMap;
+use super::sync::lock;
 use super::worker;
 
 /// Where the filter sits in a stack.
 pub const TRACK_ALTITUDE: Altitude = Altitude(300);
 
-/// Closed epochs that may wait to be packed, each a whole map; beyond that a take packs one itself.
-const UNPACKED_MAX: usize = 16;
+/// How long a clean stop may take.
+const SAVE_LIMIT: Duration = Duration::from_secs(60);
 
 /// An epoch that a take closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +31,19 @@ pub struct Closed {
     pub epoch: u64,
     /// The generation it is of.
     pub generation: Uuid,
+}
+
+/// How long a tracker may keep others waiting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TrackLimits {
+    /// A write whose region's intent is being made durable; then the tracker goes on in memory only.
+    pub hold: Duration,
+}
+
+impl Default for TrackLimits {
+    fn default() -> Self {
+        Self { hold: Duration::from_secs(10) }
+    }
 }
 
 /// What a tracker is at.
@@ -61,14 +77,21 @@ pub struct Tracker {
 pub(crate) struct Inner {
     pub(crate) device: String,
     pub(crate) current: ArcSwap<Current>,
-    /// Whether requests need a closer look: something is excluded, or the filter was taken off.
+    /// Whether requests need a closer look: something is excluded, the filter was taken off, or it was saved.
     pub(crate) special: AtomicBool,
     pub(crate) excluded: ArcSwap<Vec<ByteRange>>,
+    /// Held while the exclusions change.
+    excluding: Mutex<()>,
     pub(crate) detached: AtomicBool,
+    /// It was saved as it is: nothing may change before that is taken back.
+    pub(crate) closed: AtomicBool,
     /// What is closed. `current` is replaced under this lock only, which is never held over I/O or over packing.
     pub(crate) history: Mutex<History>,
     /// Rung when there is something for the worker.
     pub(crate) bell: Condvar,
+    /// Rung when the worker has done something.
+    pub(crate) progress: Condvar,
+    pub(crate) durable: Option<Durable>,
     pub(crate) events: Arc<dyn TrackEvents>,
     pub(crate) set_limits: SetLimits,
 }
@@ -79,29 +102,72 @@ pub(crate) struct History {
     /// The next epoch's map, made ahead.
     pub(crate) spare: Option<Arc<Current>>,
     pub(crate) stopping: bool,
+    pub(crate) disk: DiskState,
+}
+
+/// How the files stand.
+#[derive(Default)]
+pub(crate) struct DiskState {
+    /// Whether they are kept up.
+    pub(crate) on: bool,
+    /// They must not be believed any more, and are to be removed.
+    pub(crate) revoke: bool,
+    /// The last epoch whose set is durable.
+    pub(crate) saved: u64,
+    /// Epochs below that are granted.
+    pub(crate) limit: u64,
+    pub(crate) session: Option<Uuid>,
+    /// How often the header was ordered, and which order it has followed.
+    pub(crate) header_wanted: u64,
+    pub(crate) header_done: u64,
+    /// The excluded ranges that it names.
+    pub(crate) excluded: Vec<ByteRange>,
+    pub(crate) save: Option<Fingerprint>,
+    pub(crate) outcome: Option<Result<Uuid>>,
+}
+
+/// What a new tracker begins with.
+pub(crate) struct Start {
+    pub(crate) current: Current,
+    pub(crate) chain: Chain,
+    pub(crate) disk: DiskState,
+    pub(crate) durable: Option<Durable>,
+    pub(crate) set_limits: SetLimits,
 }
 
 impl Tracker {
     /// A tracker that ends with the process, of a device of `size` bytes.
     #[must_use]
     pub fn memory(device: &str, size: u64, events: Arc<dyn TrackEvents>) -> Arc<Self> {
-        Self::with_limits(device, size, events, SetLimits::default())
+        Self::memory_within(device, size, events, SetLimits::default())
     }
 
-    pub(crate) fn with_limits(
+    pub(crate) fn memory_within(
         device: &str,
         size: u64,
         events: Arc<dyn TrackEvents>,
         set_limits: SetLimits,
     ) -> Arc<Self> {
+        let current = Current::new(Uuid::new_v4(), 1, Shape::of(size), None);
+        let (chain, disk) = (Chain::default(), DiskState::default());
+        let start = Start { current, chain, disk, durable: None, set_limits };
+        Self::start(device, events, start)
+    }
+
+    pub(crate) fn start(device: &str, events: Arc<dyn TrackEvents>, start: Start) -> Arc<Self> {
+        let Start { current, chain, disk, durable, set_limits } = start;
         let inner = Arc::new(Inner {
             device: device.to_owned(),
-            current: ArcSwap::from_pointee(Current::new(Uuid::new_v4(), 1, Shape::of(size))),
+            current: ArcSwap::from_pointee(current),
             special: AtomicBool::new(false),
             excluded: ArcSwap::default(),
+            excluding: Mutex::default(),
             detached: AtomicBool::new(false),
-            history: Mutex::default(),
+            closed: AtomicBool::new(false),
+            history: Mutex::new(History { chain, disk, ..History::default() }),
             bell: Condvar::new(),
+            progress: Condvar::new(),
+            durable,
             events,
             set_limits,
         });
@@ -124,8 +190,8 @@ impl Tracker {
     /// What changed since take `since`, until take `until` or until now.
     ///
     /// # Errors
-    /// *Gone* when it cannot be known: there was no such take in this generation, or it is too long ago; a full read is
-    /// needed. *Invalid* when `until` is before `since`.
+    /// *Gone* when it cannot be known: there was no such take in this generation; a full read is needed. *Invalid* when
+    /// `until` is before `since`.
     pub fn changed(&self, since: u64, until: Option<u64>) -> Result<ChangeSet> {
         self.inner.changed(None, since, until)
     }
@@ -138,7 +204,7 @@ impl Tracker {
         self.inner.changed(Some(generation), since, until)
     }
 
-    /// The epoch that the newest take of that name closed, if it is still known.
+    /// The epoch that the newest take of that name closed, if it is still known. The snapshot may be gone.
     #[must_use]
     pub fn epoch_of(&self, snapshot: &str) -> Option<u64> {
         lock(&self.inner.history).chain.epoch_of(snapshot)
@@ -162,34 +228,91 @@ impl Tracker {
         self.inner.current.load().shape.blocks.bytes()
     }
 
-    /// Counts the range as changed, in the epoch that is going on.
+    /// Counts the range as changed, in the epoch that is going on, and returns when that is as durable as it will be.
     pub async fn mark(&self, range: ByteRange) {
-        self.inner.mark(range);
+        self.inner.mark(range).await;
     }
 
-    /// As [`Tracker::mark`], on a thread that may wait.
+    /// As [`Tracker::mark`], if that needs no waiting.
+    #[must_use]
+    pub fn mark_now(&self, range: ByteRange) -> bool {
+        self.inner.mark_now(range)
+    }
+
+    /// As [`Tracker::mark`], on a thread that may wait and is no queue thread.
     pub fn mark_blocking(&self, range: ByteRange) {
-        self.inner.mark(range);
+        self.inner.mark_blocking(range);
     }
 
     /// From now on these ranges, and no others, are not tracked. Those that were excluded before count as changed.
+    /// May block, and must not be called on a queue thread.
     pub fn exclude(&self, ranges: &[ByteRange]) {
-        let before = self.inner.excluded.swap(Arc::new(ranges.to_vec()));
-        self.inner.look_closer();
-        before.iter().for_each(|range| self.inner.mark(*range));
+        let inner = &*self.inner;
+        let _turn = lock(&inner.excluding);
+        let before = inner.excluded.load_full();
+        // What is not tracked must count as changed after a crash: so it is known first, and forgotten last.
+        let both = before.iter().chain(ranges).copied().collect();
+        inner.note_excluded(both);
+        inner.await_header();
+        inner.excluded.store(Arc::new(ranges.to_vec()));
+        inner.look_closer();
+        for range in before.iter().flat_map(|range| super::filter::tracked_parts(*range, ranges)) {
+            inner.mark_blocking(range);
+        }
+        inner.note_excluded(ranges.to_vec());
     }
 
-    /// Begins a new generation: nothing that was known counts any more.
+    /// Begins a new generation at once: nothing that was known counts any more. Waits until that is durable, where it
+    /// can be; not to be called on a queue thread.
     pub fn renew(&self, reason: &str) {
         let size = self.inner.current.load().shape.size;
         self.inner.renew(size, reason);
+        self.inner.await_header();
     }
 
-    /// The device has another size now: a new generation.
+    /// The device has this size now: a new generation, if it had another. Does not wait, so it may be called frozen.
     pub fn resized(&self, size: u64) {
         if self.inner.current.load().shape.size != size {
             self.inner.renew(size, "the device was resized");
         }
+    }
+
+    /// The end of a run, in order: all that is known is made durable, with the fingerprint that the device has now. The
+    /// device must be quiet from before the fingerprint was taken on; should it be written to later, what was saved is
+    /// taken back. Gives the session the next [`Tracker::open`] is to expect.
+    ///
+    /// # Errors
+    /// *Unsupported* in memory only; *timeout*; what the folder says. The next start asks for a full read then, or
+    /// finds what a crash would have left.
+    pub fn save(&self, fingerprint: &Fingerprint) -> Result<Uuid> {
+        let inner = &*self.inner;
+        let mut history = lock(&inner.history);
+        if !history.disk.on {
+            let why = "its tracker is kept in memory only";
+            return Err(Error::new(ErrorKind::Unsupported, why).device(&inner.device).op("save"));
+        }
+        history.disk.save = Some(fingerprint.clone());
+        history.disk.outcome = None;
+        drop(history);
+        inner.bell.notify_all();
+        let mut outcome = None;
+        inner.wait_for(SAVE_LIMIT, |history| {
+            outcome = history.disk.outcome.take();
+            outcome.is_some()
+        });
+        outcome
+            .unwrap_or_else(|| {
+                let why = format!("its tracker could not be saved within {SAVE_LIMIT:?}");
+                Err(Error::new(ErrorKind::Timeout, why))
+            })
+            .map_err(|error| error.device(&inner.device).op("save"))
+    }
+
+    /// The session that the files are of, to be noted elsewhere after each start and stop, and given to the next
+    /// [`Tracker::open`]: an older copy of the files is recognised by it. `None` in memory only.
+    #[must_use]
+    pub fn session(&self) -> Option<Uuid> {
+        lock(&self.inner.history).disk.session
     }
 
     /// What it is at.
@@ -202,9 +325,9 @@ impl Tracker {
             epoch: current.epoch,
             granularity: current.shape.blocks.bytes(),
             size: current.shape.size,
-            durable: false,
+            durable: history.disk.on,
             region_bytes: current.shape.regions.bytes(),
-            intent_regions: 0,
+            intent_regions: current.intents.as_ref().map_or(0, IntentMap::count),
             sets: history.chain.len(),
             set_bytes: history.chain.bytes(),
         }
@@ -223,119 +346,9 @@ impl Drop for Tracker {
     fn drop(&mut self) {
         lock(&self.inner.history).stopping = true;
         self.inner.bell.notify_all();
-    }
-}
-
-impl Inner {
-    pub(crate) fn look_closer(&self) {
-        let special = !self.excluded.load().is_empty() || self.detached.load(Ordering::SeqCst);
-        self.special.store(special, Ordering::SeqCst);
-    }
-
-    pub(crate) fn prepare_close(&self) {
-        let current = self.current.load_full();
-        let spare = Arc::new(Current::new(current.generation, current.epoch + 1, current.shape));
-        let mut history = lock(&self.history);
-        history.spare = Some(spare);
-    }
-
-    pub(crate) fn close_epoch(&self, snapshot: &str) -> Closed {
-        let mut history = lock(&self.history);
-        let current = self.current.load_full();
-        let (generation, epoch) = (current.generation, current.epoch);
-        let fits = |spare: &Arc<Current>| {
-            spare.generation == generation && spare.epoch == epoch + 1 && spare.shape == current.shape
-        };
-        let next = history.spare.take().filter(fits);
-        let next = next.unwrap_or_else(|| Arc::new(Current::new(generation, epoch + 1, current.shape)));
-        self.current.store(next);
-        // Pairs with the one of a mark from outside the gate: it sees the new map, or its bits are seen in the old one.
-        fence(Ordering::SeqCst);
-        history.chain.push(Member {
-            first: epoch,
-            last: epoch,
-            set: Arc::new(ClosedSet::of_map(current)),
-            names: vec![(epoch, Arc::from(snapshot))],
-        });
-        let unpacked = history.chain.unpacked();
-        drop(history);
-        self.bell.notify_all();
-        if unpacked.len() > UNPACKED_MAX
-            && let Some(oldest) = unpacked.first()
-        {
-            oldest.get();
+        self.inner.progress.notify_all();
+        if let Some(durable) = &self.inner.durable {
+            durable.desk.stop();
         }
-        Closed { epoch, generation }
-    }
-
-    /// Sets the bits of a range in the epoch that is going on, whether or not the caller is inside the gate.
-    pub(crate) fn mark(&self, range: ByteRange) {
-        loop {
-            let current = self.current.load_full();
-            current.map.set(current.shape.blocks.touched_by(range));
-            fence(Ordering::SeqCst);
-            if Arc::ptr_eq(&current, &self.current.load()) {
-                return;
-            }
-        }
-    }
-
-    pub(crate) fn renew(&self, size: u64, reason: &str) {
-        let mut history = lock(&self.history);
-        history.chain = Chain::default();
-        history.spare = None;
-        self.current.store(Arc::new(Current::new(Uuid::new_v4(), 1, Shape::of(size))));
-        drop(history);
-        self.events.renewed(&self.device, reason);
-    }
-
-    fn gone(&self, why: String) -> Error {
-        Error::new(ErrorKind::Gone, why).device(&self.device).op("changes").hint("a full read is needed")
-    }
-
-    fn changed(&self, generation: Option<Uuid>, since: u64, until: Option<u64>) -> Result<ChangeSet> {
-        let history = lock(&self.history);
-        let current = self.current.load_full();
-        if let Some(asked) = generation
-            && asked != current.generation
-        {
-            return Err(self.gone(format!("the generation is {} now, not {asked}", current.generation)));
-        }
-        if let Some(until) = until
-            && until < since
-        {
-            let why = format!("take {until} was before take {since}");
-            return Err(Error::new(ErrorKind::Invalid, why).device(&self.device).op("changes"));
-        }
-        for asked in [Some(since), until].into_iter().flatten() {
-            if asked == 0 || asked >= current.epoch {
-                return Err(
-                    self.gone(format!("there was no take {asked}: the last one is {}", current.epoch - 1))
-                );
-            }
-        }
-        if let Some(first) = history.chain.first()
-            && since + 1 < first
-        {
-            return Err(self.gone(format!("what changed before take {first} is not known")));
-        }
-        let mut sets = history.chain.sets(since, until.unwrap_or(u64::MAX));
-        drop(history);
-        let shape = current.shape;
-        let interval = (since, until);
-        let generation = current.generation;
-        if until.is_none() {
-            sets.push(Arc::new(ClosedSet::of_live(&current)));
-        }
-        let sets: Vec<Arc<RoaringBitmap>> = sets.iter().map(|set| set.get()).collect();
-        let all: RoaringBitmap = match sets.as_slice() {
-            [one] => (**one).clone(),
-            several => several.iter().map(|set| &**set).union(),
-        };
-        // A generation that ended meanwhile may have missed the newest of its changes.
-        if self.current.load().generation != generation {
-            return Err(self.gone("a new generation began".to_owned()));
-        }
-        Ok(ChangeSet::new(all, (shape.blocks, shape.size), generation, interval))
     }
 }

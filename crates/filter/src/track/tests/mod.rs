@@ -8,5 +8,7 @@
 )]
 
 mod basic;
+mod cut;
+mod rig;
 mod support;
 mod taken;
