@@ -11,6 +11,7 @@ pub(crate) struct Fuse {
     child: Child,
     folder: PathBuf,
     fusermount: PathBuf,
+    mounted: bool,
     pub(crate) file: PathBuf,
 }
 
@@ -22,7 +23,7 @@ impl Fuse {
             tools::skip("/dev/fuse is not usable here");
             return None;
         }
-        std::fs::create_dir(&folder).unwrap();
+        std::fs::create_dir_all(&folder).unwrap();
         let file = folder.join("disk");
         let child = Command::new(nbdfuse)
             .arg(&file)
@@ -31,7 +32,7 @@ impl Fuse {
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        let fuse = Fuse { child, folder, fusermount, file };
+        let fuse = Fuse { child, folder, fusermount, mounted: true, file };
         eventually("nbdfuse shows its file", || fuse.file.exists().then_some(()));
         Some(fuse)
     }
@@ -39,6 +40,7 @@ impl Fuse {
     /// Unmounts it; what was written is with the daemon then.
     pub(crate) fn unmount(mut self) {
         tools::run(&self.fusermount, ["-u".as_ref(), self.folder.as_os_str()]);
+        self.mounted = false;
         let status = wait(&mut self.child, Duration::from_secs(20)).expect("nbdfuse ends");
         assert!(status.success(), "{status}");
     }
@@ -46,8 +48,9 @@ impl Fuse {
 
 impl Drop for Fuse {
     fn drop(&mut self) {
-        if self.child.try_wait().is_ok_and(|status| status.is_none()) {
-            let _ = Command::new(&self.fusermount).arg("-uz").arg(&self.folder).status();
+        if self.mounted {
+            // Also where it ended by itself: the mount of a server that is gone stays.
+            let _ = Command::new(&self.fusermount).args(["-u", "-z", "-q"]).arg(&self.folder).status();
             let _ = self.child.kill();
             let _ = self.child.wait();
         }

@@ -5,11 +5,14 @@
 
 #![allow(dead_code, unused_imports, reason = "each test program uses a part of this")]
 
+pub(crate) mod cage;
 pub(crate) mod changes;
 pub(crate) mod cut;
 pub(crate) mod daemon;
+pub(crate) mod filesystem;
 pub(crate) mod fuse;
 pub(crate) mod http;
+pub(crate) mod load;
 pub(crate) mod model;
 pub(crate) mod nbd;
 pub(crate) mod oracle;
