@@ -7,6 +7,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bowline_block::{ByteRange, Error, ErrorKind, Result};
 use bowline_io::File;
@@ -22,6 +23,9 @@ use super::medium::Medium;
 
 /// What `fstatfs` calls tmpfs.
 const TMPFS_MAGIC: i128 = 0x0102_1994;
+/// How often and after what pause a place that is in use is looked at again.
+const BUSY_TRIES: u32 = 20;
+const BUSY_PAUSE: Duration = Duration::from_millis(10);
 /// Names tried for a file that loses its name at once.
 const NAMES_MAX: u32 = 1000;
 
@@ -112,7 +116,7 @@ impl StoreFile {
         }
         // For block devices EXCL means: not while it is mounted, or part of something that is.
         let flags = OFlags::RDWR | OFlags::EXCL | OFlags::CLOEXEC;
-        let file = match rustix::fs::open(path, flags, Mode::empty()) {
+        let file = match patiently(Errno::BUSY, || rustix::fs::open(path, flags, Mode::empty())) {
             Ok(fd) => fs::File::from(fd),
             Err(Errno::BUSY) => {
                 let why = format!("diff storage {} is mounted or in use by another program", path.display());
@@ -325,13 +329,27 @@ fn end_of(file: &fs::File) -> io::Result<u64> {
 
 /// Two storages in one file would overwrite each other's contents.
 fn lock(path: &Path, file: &fs::File) -> Result<()> {
-    match flock(file, FlockOperation::NonBlockingLockExclusive) {
+    match patiently(Errno::WOULDBLOCK, || flock(file, FlockOperation::NonBlockingLockExclusive)) {
         Ok(()) => Ok(()),
         Err(Errno::WOULDBLOCK) => Err(busy(path)),
         // A file system without locks: nothing is known of others.
         Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::NOLCK) => Ok(()),
         Err(errno) => {
             Err(Error::from_io(format!("cannot lock diff storage {}", path.display()), errno.into()))
+        }
+    }
+}
+
+/// Tries again for a moment while it is `busy`: what an engine's ring had registered is closed a little later.
+fn patiently<T>(busy: Errno, mut attempt: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
+    let mut tries = 0;
+    loop {
+        match attempt() {
+            Err(errno) if errno == busy && tries < BUSY_TRIES => {
+                tries += 1;
+                std::thread::sleep(BUSY_PAUSE);
+            }
+            done => return done,
         }
     }
 }

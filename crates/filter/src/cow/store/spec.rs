@@ -108,6 +108,21 @@ impl StoreSpec {
         }
     }
 
+    /// Whether a snapshot that is held may be extended by this storage, as [`StoreSpec::check_origin`]. Ranges of the
+    /// origin itself have to be named at the take: its image has promised what is in them by now.
+    ///
+    /// # Errors
+    /// *Invalid*, as there, and for ranges on the origin.
+    pub fn check_extend(&self, device: &str, source: &FileIdentity) -> Result<()> {
+        if let Some(range) = self.ranges_on(source).first() {
+            let why =
+                format!("range {range} is on {device} itself, and the image held promises what is there");
+            let hint = "name ranges on an origin when the snapshot is taken, or extend by another place";
+            return Err(Error::new(ErrorKind::Invalid, why).op("extend diff storage").hint(hint));
+        }
+        self.check_origin(device, source)
+    }
+
     /// Whether it can outlive the process.
     pub(super) fn check_kept(&self) -> Result<()> {
         let what = match self.kind {

@@ -260,6 +260,9 @@ impl Inner {
         #[cfg(test)]
         let _ = self.planned("give back", |faults| faults.dispose.clone(), 0);
         self.give_back();
+        // Closed, too, before anybody hears of it: the next storage may be in the same place.
+        let volumes = std::mem::take(&mut self.work().volumes);
+        drop(volumes);
         self.work().disposed = true;
         self.gone.notify_all();
     }
