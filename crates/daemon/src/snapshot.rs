@@ -168,7 +168,7 @@ impl cow::SnapshotEvents for Teller {
             "writers wait for room in the diff storage of snapshot {snapshot}, for {} s at most",
             timeout.as_secs()
         );
-        self.post_space(EventKind::Notice, message, snapshot, space);
+        self.post_space(EventKind::Holding, message, snapshot, space);
     }
 
     fn failed(&self, snapshot: &str, failure: &cow::Failure<'_>) {
@@ -186,7 +186,7 @@ impl cow::SnapshotEvents for Teller {
     fn device_gone(&self, snapshot: &str, device: &str, cause: Option<cow::Cause>) {
         let cause = cause.map_or(String::new(), |cause| format!(": {}", cause.kind.name()));
         let message = format!("device {device} of snapshot {snapshot} is gone{cause}");
-        self.0.draft(EventKind::DeviceFailed, message).snapshot(snapshot).device(device).post();
+        self.0.draft(EventKind::DeviceGone, message).snapshot(snapshot).device(device).post();
     }
 }
 

@@ -87,7 +87,7 @@ fn removal_in_any_order_under_load_leaves_the_others_exact() {
                 });
                 let error = read(image(&gone.snapshot), ByteRange::new(0, 512)).unwrap_err();
                 assert_eq!(error.kind(), ErrorKind::Gone);
-                if all.len() % 8 == 0 {
+                if all.len().is_multiple_of(8) {
                     for held in &all {
                         let differs =
                             (0..SIZE).step_by(WINDOW as usize).find_map(|at| compare(held, at).err());
