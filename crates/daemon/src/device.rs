@@ -44,7 +44,6 @@ impl Daemon {
     /// Opens the store; nobody knows of it yet.
     fn open_device(&self, mut request: DeviceAdd) -> Result<DeviceEntry, ApiError> {
         let asked = request.check()?;
-        crate::unwired::check_add(&request)?;
         self.may_add(&request.name)?;
         let Bottom { store, source, cache, notice, memory } = self.open_bottom(&asked, &request)?;
         if let Source::Path(_) = asked {
@@ -81,9 +80,16 @@ impl Daemon {
             entry.device.close();
             return may;
         }
+        // Before anybody can write to it.
+        if entry.asked.as_ref().is_some_and(|asked| asked.track)
+            && let Err(error) = self.track(&format!("track device {name}"), &entry)
+        {
+            entry.device.close();
+            return Err(error);
+        }
         let geometry = entry.device.geometry();
         let notice = entry.notice.clone();
-        self.write().devices.insert(name.clone(), entry);
+        self.write().devices.insert(name.clone(), entry.clone());
         self.events
             .draft(EventKind::DeviceAdded, format!("device {name} was added"))
             .device(&name)
@@ -92,6 +98,7 @@ impl Daemon {
         if let Some(notice) = notice {
             self.events.draft(EventKind::Notice, format!("device {name}: {notice}")).device(&name).post();
         }
+        self.tell_tracking(&entry);
         Ok(())
     }
 
@@ -301,6 +308,9 @@ impl Daemon {
             .map_err(|error| failed(&what, &error))?;
         for frozen in &frozen {
             frozen.resize(size).map_err(|error| failed(&what, &error))?;
+            if let Some(tracker) = entry.origin.tracker() {
+                tracker.resized(size);
+            }
         }
         drop(frozen);
         self.events

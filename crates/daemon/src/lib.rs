@@ -32,6 +32,7 @@ mod status;
 mod stop;
 mod tables;
 mod tls;
+mod tracking;
 mod unwired;
 
 pub use bowline_api::ApiError as Error;

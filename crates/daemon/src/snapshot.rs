@@ -1,12 +1,15 @@
-//! `bowline snapshot`: take, list, show, remove; and what is kept of it for each origin.
+//! `bowline snapshot`: take, list, show, remove, extend.
 
-use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+mod entry;
+mod origin;
+mod storage;
+mod teller;
 
-use bowline_api::snapshot::LIMIT_DEFAULT;
+use std::sync::Arc;
+use std::time::Duration;
+
 use bowline_api::{
-    ApiError, ErrorKind, EventKind, OnFull, Snapshot, SnapshotDevice, SnapshotState, SnapshotStore,
-    SnapshotTake, StoreKind, StorePart, Timestamp, Tracking,
+    ApiError, ErrorKind, EventKind, OnFull, Snapshot, SnapshotExtend, SnapshotTake, Timestamp,
 };
 use bowline_block::Store;
 use bowline_device::{Device, freeze_all};
@@ -14,181 +17,13 @@ use bowline_filter::cow;
 
 use crate::daemon::{Daemon, FREEZE_LIMIT};
 use crate::error::failed;
-use crate::events::EventLog;
 use crate::export::stop_all;
 use crate::tables::{DeviceEntry, Tables};
 
-/// Bytes a file grows by when nothing else is said.
-const STEP_DEFAULT: u64 = 64 << 20;
-
-/// What snapshots keep of a device: its history, as long as there is a snapshot of it.
-#[derive(Clone, Default)]
-pub(crate) struct OriginState(Arc<Mutex<Option<Arc<cow::History>>>>);
-
-impl OriginState {
-    fn history(&self) -> Option<Arc<cow::History>> {
-        let history = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        history.filter(|history| !history.is_over())
-    }
-
-    fn keep(&self, history: Option<Arc<cow::History>>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = history;
-    }
-
-    pub(crate) fn tracking(&self) -> Tracking {
-        self.history().map_or_else(Tracking::default, |history| Tracking {
-            generation: Some(history.generation()),
-            epoch: Some(history.last_epoch() + 1),
-            granularity: Some(cow::GRANULE_BYTES),
-            ..Tracking::default()
-        })
-    }
-
-    /// Memory of the index, bits included.
-    pub(crate) fn index_bytes(&self) -> u64 {
-        self.history().map_or(0, |history| {
-            let memory = history.memory();
-            memory.index_bytes + memory.bit_bytes
-        })
-    }
-}
-
-/// A snapshot with the names the daemon knows it by.
-#[derive(Clone)]
-pub(crate) struct SnapshotEntry {
-    pub(crate) name: String,
-    pub(crate) taken: Arc<cow::Snapshot>,
-    pub(crate) removing: bool,
-}
-
-impl SnapshotEntry {
-    /// Whether it has an image of the device.
-    pub(crate) fn has(&self, device: &str) -> bool {
-        self.taken.device(device).is_some()
-    }
-
-    /// Blocks of 4 KiB that were preserved for it.
-    pub(crate) fn preserved_blocks(&self) -> u64 {
-        self.taken.devices().iter().map(|device| device.stats().blocks).sum()
-    }
-
-    pub(crate) fn describe(&self) -> Snapshot {
-        let taken = &self.taken;
-        let (state, reason) = match taken.state() {
-            _ if self.removing => (SnapshotState::Removing, None),
-            cow::SnapshotState::Active => (SnapshotState::Active, None),
-            cow::SnapshotState::Failed { reason } => (SnapshotState::Failed, Some(reason)),
-        };
-        let storage = taken.storage();
-        let (kind, location) = match &storage.spec().kind {
-            cow::StoreKind::Memory => (StoreKind::Mem, None),
-            _ => (StoreKind::File, Some(storage.location())),
-        };
-        Snapshot {
-            name: self.name.clone(),
-            id: taken.id(),
-            taken_at: Timestamp::from_system(taken.taken_at()),
-            frozen_us: u64::try_from(taken.frozen_for().as_micros()).unwrap_or(u64::MAX),
-            devices: taken.devices().iter().map(|device| self.describe_device(device)).collect(),
-            state,
-            reason,
-            on_full: OnFull::Drop,
-            hold_timeout_ms: None,
-            persistent: false,
-            stores: vec![StorePart {
-                kind,
-                location: location.clone(),
-                used: Some(storage.used()),
-                limit: storage.limit(),
-            }],
-            frozen_file_systems: Vec::new(),
-            rollback: Vec::new(),
-            store: SnapshotStore {
-                kind,
-                used: storage.used(),
-                limit: storage.limit(),
-                step: storage.spec().step,
-                location,
-            },
-        }
-    }
-
-    fn describe_device(&self, device: &cow::SnapshotDevice) -> SnapshotDevice {
-        let name = device.origin().name();
-        SnapshotDevice {
-            name: name.to_owned(),
-            image: bowline_api::names::image(&self.name, name),
-            epoch: device.epoch(),
-            generation: device.generation(),
-            size: device.size(),
-            preserved: device.stats().blocks * cow::GRANULE_BYTES,
-        }
-    }
-}
-
-/// Turns what a snapshot tells about itself into events.
-struct Teller(Arc<EventLog>);
-
-impl Teller {
-    /// An event about diff storage, with its numbers.
-    fn post_space(&self, kind: EventKind, message: String, snapshot: &str, space: &cow::Space<'_>) {
-        let mut event = self.0.draft(kind, message).snapshot(snapshot);
-        if let Some(device) = space.device {
-            event = event.device(device);
-        }
-        if let Some(errno) = space.cause.and_then(|cause| cause.errno) {
-            event = event.number("errno", u64::from(errno.unsigned_abs()));
-        }
-        event.number("used", space.used).number("size", space.size).number("limit", space.limit).post();
-    }
-}
-
-impl cow::SnapshotEvents for Teller {
-    fn low_space(&self, snapshot: &str, space: &cow::Space<'_>) {
-        let cow::Space { used, limit, .. } = space;
-        let message = format!("diff storage of snapshot {snapshot} is nearly full: {used} of {limit} bytes");
-        self.post_space(EventKind::LowSpace, message, snapshot, space);
-    }
-
-    fn grown(&self, snapshot: &str, space: &cow::Space<'_>) {
-        let message = format!("diff storage of snapshot {snapshot} has grown to {} bytes", space.size);
-        self.post_space(EventKind::Grown, message, snapshot, space);
-    }
-
-    fn no_space(&self, snapshot: &str, space: &cow::Space<'_>) {
-        let cow::Space { used, limit, .. } = space;
-        let cause = space.cause.map_or(String::new(), |cause| format!(": {}", cause.kind.name()));
-        let message =
-            format!("diff storage of snapshot {snapshot} takes no more: {used} of {limit} bytes{cause}");
-        self.post_space(EventKind::NoSpace, message, snapshot, space);
-    }
-
-    fn holding(&self, snapshot: &str, space: &cow::Space<'_>, timeout: std::time::Duration) {
-        let message = format!(
-            "writers wait for room in the diff storage of snapshot {snapshot}, for {} s at most",
-            timeout.as_secs()
-        );
-        self.post_space(EventKind::Holding, message, snapshot, space);
-    }
-
-    fn failed(&self, snapshot: &str, failure: &cow::Failure<'_>) {
-        let message = format!("snapshot {snapshot} failed, its devices go on: {}", failure.reason);
-        let mut event = self.0.draft(EventKind::Failed, message).snapshot(snapshot);
-        if let Some(errno) = failure.cause.and_then(|cause| cause.errno) {
-            event = event.number("errno", u64::from(errno.unsigned_abs()));
-        }
-        if let [device] = failure.devices {
-            event = event.device(device);
-        }
-        event.number("used", failure.used).number("limit", failure.limit).post();
-    }
-
-    fn device_gone(&self, snapshot: &str, device: &str, cause: Option<cow::Cause>) {
-        let cause = cause.map_or(String::new(), |cause| format!(": {}", cause.kind.name()));
-        let message = format!("device {device} of snapshot {snapshot} is gone{cause}");
-        self.0.draft(EventKind::DeviceGone, message).snapshot(snapshot).device(device).post();
-    }
-}
+pub(crate) use entry::SnapshotEntry;
+pub(crate) use origin::OriginState;
+use storage::spec_of;
+use teller::Teller;
 
 impl Daemon {
     pub(crate) fn snapshot_take(&self, request: &SnapshotTake) -> Result<Snapshot, ApiError> {
@@ -198,31 +33,81 @@ impl Daemon {
         let name = self.snapshot_name(request.name.as_deref())?;
         let what = format!("take snapshot {name}");
         let origins = self.origins(&request.devices)?;
-        let storage = cow::DiffStorage::open(store_spec(request)).map_err(|error| failed(&what, &error))?;
-        let limits = cow::Limits { freeze: FREEZE_LIMIT, ..cow::Limits::default() };
+        let spec = spec_of(&request.store, request.limit, request.step)?;
+        let excluded = self.check_storage(&what, &spec, &origins)?;
+        let storage = cow::DiffStorage::open(spec).map_err(|error| failed(&what, &error))?;
+        let own = || origins.iter().zip(&excluded).filter(|(_, ranges)| !ranges.is_empty());
+        own().for_each(|(entry, ranges)| self.exclude_from_tracking(entry, ranges));
+        let taken = self.take_frozen(&name, request, &origins, &excluded, &storage);
+        let entry =
+            taken.inspect_err(|_| own().for_each(|(entry, _)| self.exclude_from_tracking(entry, &[])));
+        let entry = entry?;
+        let snapshot = entry.describe();
+        self.note_snapshot(entry);
+        let message = format!("snapshot {name} of {} was taken", request.devices.join(", "));
+        let event = self.events.draft(EventKind::SnapshotTaken, message).snapshot(&name);
+        event.number("frozen_us", snapshot.frozen_us).post();
+        self.save(format_args!("snapshot {name} is taken"))?;
+        Ok(snapshot)
+    }
+
+    /// The instant itself.
+    fn take_frozen(
+        &self,
+        name: &str,
+        request: &SnapshotTake,
+        origins: &[DeviceEntry],
+        excluded: &[Vec<bowline_block::ByteRange>],
+        storage: &Arc<cow::DiffStorage>,
+    ) -> Result<SnapshotEntry, ApiError> {
+        let hold = (request.on_full == OnFull::Hold)
+            .then(|| request.hold_timeout_ms.map_or(cow::HOLD_TIMEOUT_DEFAULT, Duration::from_millis));
+        let on_full = hold.map_or(cow::OnFull::Drop, |timeout| cow::OnFull::Hold { timeout });
+        let limits = cow::Limits { freeze: FREEZE_LIMIT, on_full, ..cow::Limits::default() };
         let teller = Arc::new(Teller(self.events.clone()));
-        let taken_of: Vec<_> = origins
-            .iter()
-            .map(|entry| cow::Origin::new(entry.device.clone(), entry.origin.history()))
-            .collect();
-        let taken =
-            cow::take(&name, &taken_of, &storage, teller, limits).map_err(|error| failed(&what, &error))?;
+        let each = origins.iter().zip(excluded).map(|(entry, excluded)| cow::Origin {
+            device: entry.device.clone(),
+            history: entry.origin.history(),
+            tracker: entry.origin.tracker(),
+            excluded: excluded.clone(),
+        });
+        let each: Vec<_> = each.collect();
+        let taken = cow::take(name, &each, storage, teller, limits)
+            .map_err(|error| failed(format_args!("take snapshot {name}"), &error))?;
         for (entry, device) in origins.iter().zip(taken.devices()) {
             entry.origin.keep(Some(device.history().clone()));
         }
-        let entry = SnapshotEntry { name: name.clone(), taken: Arc::new(taken), removing: false };
-        let snapshot = entry.describe();
-        self.note_snapshot(entry);
-        self.events
-            .draft(
-                EventKind::SnapshotTaken,
-                format!("snapshot {name} of {} was taken", request.devices.join(", ")),
-            )
-            .snapshot(&name)
-            .number("frozen_us", snapshot.frozen_us)
-            .post();
-        self.save(format_args!("snapshot {name} is taken"))?;
-        Ok(snapshot)
+        Ok(SnapshotEntry {
+            name: name.to_owned(),
+            taken: Arc::new(taken),
+            removing: false,
+            hold_timeout_ms: hold.map(|hold| u64::try_from(hold.as_millis()).unwrap_or(u64::MAX)),
+            frozen: Vec::new(),
+        })
+    }
+
+    /// Adds diff storage to a snapshot that is held.
+    pub(crate) fn snapshot_extend(&self, name: &str, request: &SnapshotExtend) -> Result<Snapshot, ApiError> {
+        let _turn = self.change();
+        let what = format!("extend snapshot {name}");
+        let entry = self.read().snapshot(name)?.clone();
+        let origins: Vec<_> =
+            entry.taken.devices().iter().map(|device| device.origin().name().to_owned()).collect();
+        let origins = self.origins(&origins)?;
+        let spec = spec_of(&request.store, request.limit, None)?;
+        if self.check_storage(&what, &spec, &origins)?.iter().any(|ranges| !ranges.is_empty()) {
+            let why = format!("{} is on a device of the snapshot", spec.kind.location());
+            let hint = "ranges of its own devices are given when it is taken; name another place";
+            return Err(ApiError::new(ErrorKind::InvalidRequest, what, why, hint));
+        }
+        let location = spec.kind.location();
+        let storage = entry.taken.storage();
+        storage.extend(spec).map_err(|error| failed(&what, &error))?;
+        let message = format!("diff storage of snapshot {name} was extended by {location}");
+        let event = self.events.draft(EventKind::SnapshotExtended, message).snapshot(name);
+        event.number("used", storage.used()).number("limit", storage.limit()).post();
+        self.save(format_args!("snapshot {name} is extended"))?;
+        self.snapshot_show(name)
     }
 
     /// The name asked for, if it is free, or one made from the time.
@@ -297,11 +182,25 @@ impl Daemon {
         tables.snapshots.retain(|snapshot| snapshot.name != name);
         forget_histories(&tables, &taken);
         drop(tables);
+        self.give_back_ranges(&taken);
         self.events
             .draft(EventKind::SnapshotRemoved, format!("snapshot {name} was removed"))
             .snapshot(name)
             .post();
         Ok(())
+    }
+
+    /// What lay on a device of the snapshot has other contents than at the take: it counts as changed.
+    fn give_back_ranges(&self, taken: &cow::Snapshot) {
+        let stores = taken.storage().stores();
+        if stores.iter().any(|store| matches!(store.kind, cow::StoreKind::Ranges(_))) {
+            for device in taken.devices() {
+                let entry = self.read().devices.get(device.origin().name()).cloned();
+                if let Some(entry) = entry {
+                    self.exclude_from_tracking(&entry, &[]);
+                }
+            }
+        }
     }
 
     fn mark_removing(&self, name: &str) {
@@ -334,16 +233,4 @@ fn forget_histories(tables: &Tables, taken: &cow::Snapshot) {
             entry.origin.keep(None);
         }
     }
-}
-
-fn store_spec(request: &SnapshotTake) -> cow::StoreSpec {
-    let limit = request.limit.unwrap_or(LIMIT_DEFAULT);
-    let step = request.step.unwrap_or(STEP_DEFAULT.min(limit));
-    let kind = match &request.store {
-        bowline_api::StoreSpec::Memory | bowline_api::StoreSpec::Ranges(_) => cow::StoreKind::Memory,
-        bowline_api::StoreSpec::Path(path) => {
-            cow::StoreKind::File(std::path::absolute(path).unwrap_or_else(|_| Path::new(path).to_owned()))
-        }
-    };
-    cow::StoreSpec { kind, limit, step }
 }
