@@ -1,121 +1,121 @@
 //! `bowline changes`: what changed on a device since a snapshot, or what it holds at all.
+//!
+//! A tracked device is asked its tracker, which knows all takes of the generation, also of snapshots that are gone. Of any
+//! other device it is known what was preserved for the snapshots that are held.
 
+mod interval;
 mod page;
 
 use bowline_api::{ApiError, Changes, ChangesQuery, ErrorKind, Snapshot, SnapshotState, Uuid};
 use bowline_block::{ByteRange, Store};
 use bowline_filter::cow::{GRANULE_BYTES, SnapshotDevice};
+use bowline_filter::track::ChangeSet;
 
 use crate::daemon::Daemon;
 use crate::error::failed;
-use crate::snapshot::SnapshotEntry;
+use interval::{Interval, Point};
 use page::Pager;
+
+/// What changed in an interval, by whom it was answered.
+enum Found {
+    Tracked(ChangeSet),
+    Preserved { ranges: Vec<ByteRange>, size: u64 },
+}
+
+impl Found {
+    fn size(&self) -> u64 {
+        match self {
+            Found::Tracked(set) => set.size(),
+            Found::Preserved { size, .. } => *size,
+        }
+    }
+
+    fn granularity(&self) -> u64 {
+        match self {
+            Found::Tracked(set) => set.granularity(),
+            Found::Preserved { .. } => GRANULE_BYTES,
+        }
+    }
+
+    fn fill(&self, pager: &mut Pager) {
+        let _ = match self {
+            Found::Tracked(set) => set.ranges(pager.begin()).all(|range| pager.push(range)),
+            Found::Preserved { ranges, .. } => ranges.iter().all(|&range| pager.push(range)),
+        };
+    }
+}
 
 impl Daemon {
     pub(crate) fn changes_of(&self, query: &ChangesQuery) -> Result<Changes, ApiError> {
         match &query.since {
             None => self.held_by(query),
-            Some(since) => {
-                let named = self.read().snapshot(since).is_ok();
-                match since.parse() {
-                    // A name is more than a number: who named a snapshot 5 means that one.
-                    Ok(epoch) if !named => {
-                        let found = self.snapshot_of_epoch(query, epoch)?;
-                        self.changed_since(query, &found)
-                    }
-                    _ => self.changed_since(query, since),
-                }
-            }
-        }
-    }
-
-    /// The origin the question is about, and the snapshot that ends the interval: for an image, its own.
-    fn interval(&self, query: &ChangesQuery) -> Result<(String, Option<String>), ApiError> {
-        self.read().device(&query.device)?;
-        match bowline_api::names::split_image(&query.device) {
-            None => Ok((query.device.clone(), query.until.clone())),
-            Some((snapshot, device)) => {
-                if query.until.as_ref().is_some_and(|until| until != snapshot) {
-                    let what = format!("changes of {}", query.device);
-                    let why = "an image ends with its own snapshot";
-                    return Err(ApiError::invalid(what, why, "leave out --until, or ask about the device"));
-                }
-                Ok((device.to_owned(), Some(snapshot.to_owned())))
-            }
+            Some(since) => self.changed_since(query, since),
         }
     }
 
     fn changed_since(&self, query: &ChangesQuery, since: &str) -> Result<Changes, ApiError> {
-        let (origin, until) = self.interval(query)?;
         let what = format!("changes of {} since {since}", query.device);
-        let first = self.part_of(since, &origin, &what)?;
-        let last = until.as_deref().map(|until| self.part_of(until, &origin, &what)).transpose()?;
-        let part = |entry: &SnapshotEntry| {
-            entry.taken.device(&origin).map(|device| (device.generation(), device.size(), device.epoch()))
-        };
-        let not_there = || ApiError::not_found("device", &origin);
-        let (generation, size, epoch) = part(&first).ok_or_else(not_there)?;
-        if query.generation.is_some_and(|asked| asked != generation) {
-            let why = format!("the generation is {generation} now: what changed cannot be compared");
-            return Err(ApiError::new(ErrorKind::FullReadNeeded, what, why, "a full read is needed"));
-        }
-        let (until_part, size) = match last.as_ref().and_then(part) {
-            Some((_, later_size, later)) if later >= epoch => (last.clone(), later_size),
-            Some(_) => {
-                let why = format!("{} was taken before {since}", until.unwrap_or_default());
-                return Err(ApiError::invalid(what, why, "ask the other way round"));
-            }
-            None => (None, size.max(self.read().device(&origin)?.device.geometry().size)),
-        };
-        let device = first.taken.device(&origin).ok_or_else(not_there)?;
-        let ends = until_part.as_ref().and_then(|entry| entry.taken.device(&origin));
-        let changed = device.changed(ends).map_err(|error| match error.kind() {
-            bowline_block::ErrorKind::Io | bowline_block::ErrorKind::Gone => ApiError::new(
-                ErrorKind::FullReadNeeded,
-                &what,
-                &error,
-                "read everything, remove the snapshot that failed, and take a new one",
-            ),
-            _ => failed(&what, &error),
-        })?;
-        // What lies beyond the end at the take is new as a whole.
-        let grown = ByteRange::between(device.size(), size);
-        let mut pager = Pager::new(query, size, GRANULE_BYTES)?;
-        let _ = changed.into_iter().chain(std::iter::once(grown)).all(|range| pager.push(range));
+        let interval = self.interval(query, since, &what)?;
+        let found = self.changed_in(&interval, &what)?;
+        let mut pager = Pager::new(query, found.size(), found.granularity())?;
+        found.fill(&mut pager);
         let page = pager.finish();
-        let end_name = match &until_part {
-            Some(entry) => bowline_api::names::image(&entry.name, &origin),
-            None => origin.clone(),
+        // What reads as zeroes at the end can be told where the end can be read.
+        let end = match &interval.until {
+            None => Some(interval.origin.clone()),
+            Some(until) => {
+                until.held.as_ref().map(|held| bowline_api::names::image(&held.name, &interval.origin))
+            }
         };
-        let end = self.read().device(&end_name)?.device.clone();
+        let end = end.and_then(|end| self.read().devices.get(&end).map(|entry| entry.device.clone()));
+        let zeroes = end.map(|end| self.zeroes_of(&end, &page.extents, &what)).transpose()?;
+        let Interval { since: first, until, .. } = interval;
         Ok(Changes {
             device: query.device.clone(),
-            size,
-            granularity: GRANULE_BYTES,
-            generation: Some(generation),
+            size: found.size(),
+            granularity: found.granularity(),
+            generation: Some(match &found {
+                Found::Tracked(set) => set.generation(),
+                Found::Preserved { .. } => first.generation,
+            }),
             since: Some(since.to_owned()),
-            since_epoch: Some(epoch),
-            until_epoch: until_part.as_ref().and_then(part).map(|(_, _, epoch)| epoch),
-            until: until_part.map(|entry| entry.name),
+            since_epoch: Some(first.epoch),
+            until_epoch: until.as_ref().map(|until| until.epoch),
+            until: until.map(|until| until.name),
             bytes: page.extents.iter().map(|extent| extent.length).sum(),
-            zeroes: self.zeroes_of(&end, &page.extents, &what)?,
             extents: page.extents,
+            zeroes: zeroes.unwrap_or_default(),
             next: page.next,
         })
     }
 
-    /// The snapshot, if it has an image of the device.
-    fn part_of(&self, snapshot: &str, origin: &str, what: &str) -> Result<SnapshotEntry, ApiError> {
-        let tables = self.read();
-        let Ok(entry) = tables.snapshot(snapshot) else {
-            let why = format!("there is no snapshot {snapshot} any more, or there never was");
+    /// Asks whoever knows.
+    fn changed_in(&self, interval: &Interval, what: &str) -> Result<Found, ApiError> {
+        let Interval { origin, tracker, since, until } = interval;
+        let end = until.as_ref().map(|until| until.tracked);
+        if let (Some(tracker), Some(first)) = (tracker, since.tracked)
+            && end.is_none_or(|end| end.is_some())
+        {
+            let set = tracker.changed_in(since.generation, first, end.flatten());
+            return set.map(Found::Tracked).map_err(|error| unknown(what, since, until.as_ref(), &error));
+        }
+        let (Some(first), false) = (&since.held, until.as_ref().is_some_and(|until| until.held.is_none()))
+        else {
+            let why = "one of its ends is tracked and the other is not, or no longer";
             return Err(ApiError::new(ErrorKind::FullReadNeeded, what, why, "a full read is needed"));
         };
-        if !entry.has(origin) {
-            let why = format!("snapshot {snapshot} has no image of {origin}");
-            return Err(ApiError::new(ErrorKind::NotFound, what, why, "see `bowline snapshot show`"));
-        }
-        Ok(entry.clone())
+        let not_there = || ApiError::not_found("device", origin);
+        let first = first.taken.device(origin).ok_or_else(not_there)?;
+        let last = until.as_ref().and_then(|until| until.held.as_ref());
+        let last = last.and_then(|last| last.taken.device(origin));
+        let size = match last {
+            Some(last) => last.size(),
+            None => first.size().max(self.read().device(origin)?.device.geometry().size),
+        };
+        let mut ranges = first.changed(last).map_err(|error| unknown(what, since, until.as_ref(), &error))?;
+        // What lies beyond the end at the take is new as a whole.
+        ranges.push(ByteRange::between(first.size(), size));
+        Ok(Found::Preserved { ranges, size })
     }
 
     /// The image of a snapshot that has failed holds nothing any more.
@@ -126,27 +126,6 @@ impl Daemon {
         };
         let why = format!("snapshot {snapshot} has failed ({})", reason.unwrap_or_default());
         Err(ApiError::new(ErrorKind::Io, what, why, "remove it, and take a new one"))
-    }
-
-    fn snapshot_of_epoch(&self, query: &ChangesQuery, epoch: u64) -> Result<String, ApiError> {
-        let (origin, _) = self.interval(query)?;
-        let tables = self.read();
-        // Without a generation it is the epoch of the current one.
-        let generation = match query.generation {
-            Some(asked) => Some(asked),
-            None => tables.device(&origin)?.origin.tracking().generation,
-        };
-        let found = tables.snapshots.iter().find(|entry| {
-            entry
-                .taken
-                .device(&origin)
-                .is_some_and(|device| device.epoch() == epoch && Some(device.generation()) == generation)
-        });
-        found.map(|entry| entry.name.clone()).ok_or_else(|| {
-            let what = format!("changes of {} since {epoch}", query.device);
-            let why = "no snapshot is held that has this name, or this epoch of the generation";
-            ApiError::new(ErrorKind::FullReadNeeded, what, why, "a full read is needed")
-        })
     }
 
     /// The generation of a device, if it is tracked; of an image, that of its take.
@@ -193,5 +172,24 @@ impl Daemon {
             zeroes: Vec::new(),
             next: page.next,
         })
+    }
+}
+
+/// Why what changed cannot be told.
+fn unknown(what: &str, since: &Point, until: Option<&Point>, error: &bowline_block::Error) -> ApiError {
+    use bowline_block::ErrorKind as Kind;
+    match (error.kind(), until) {
+        (Kind::Io, _) => ApiError::new(
+            ErrorKind::FullReadNeeded,
+            what,
+            error,
+            "read everything, remove the snapshot that failed, and take a new one",
+        ),
+        (Kind::Gone, _) => ApiError::new(ErrorKind::FullReadNeeded, what, error, "a full read is needed"),
+        (Kind::Invalid, Some(until)) => {
+            let why = format!("{} was taken before {}", until.name, since.name);
+            ApiError::invalid(what, why, "ask the other way round")
+        }
+        _ => failed(what, error),
     }
 }

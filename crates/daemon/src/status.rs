@@ -58,6 +58,8 @@ impl Daemon {
         let memory = memories().map(|store| store.allocated_bytes()).sum();
         let memory_max = memories().map(|store| store.geometry().size).sum();
         let index = tables.devices.values().map(|entry| entry.origin.index_bytes()).sum();
+        let trackers: Vec<u64> = tables.devices.values().map(|entry| entry.origin.tracker_bytes()).collect();
+        let tracked = trackers.iter().filter(|bytes| **bytes > 0).count() as u64;
         let taken = || snapshots.iter().flat_map(|snapshot| &snapshot.devices);
         let preserved: u64 = tables.snapshots.iter().map(SnapshotEntry::preserved_blocks).sum();
         let mut limits = BTreeMap::new();
@@ -71,11 +73,15 @@ impl Daemon {
         add("snapshot_index_bytes", index, taken().map(|device| index_bytes_max(device.size)).sum());
         // Blocks that are zero are preserved without taking diff storage: a take has at most all blocks.
         add("preserved_blocks", preserved, taken().map(|device| device.size.div_ceil(GRANULE_BYTES)).sum());
+        add("tracker_map_bytes", trackers.iter().sum(), tracked * TRACKER_BYTES_MAX);
         add("memory_device_bytes", memory, memory_max);
         add("memory_bytes", resident_bytes() + memory, memory_bytes());
         limits
     }
 }
+
+/// The most memory of one tracker: the map of the current epoch, the next one's, and the closed ones.
+const TRACKER_BYTES_MAX: u64 = 3 * (64 << 20);
 
 fn describe_absent(absent: &AbsentDevice) -> Absent {
     let AbsentDevice { asked, reason } = absent.clone();

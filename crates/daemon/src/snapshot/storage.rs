@@ -4,7 +4,6 @@
 //! device of this daemon they would be written to behind its back, and a file that *is* a device even more so: refused.
 
 use std::os::unix::fs::FileTypeExt;
-use std::path::Path;
 
 use bowline_api::snapshot::LIMIT_DEFAULT;
 use bowline_api::{ApiError, ErrorKind, Source, StoreSpec};
@@ -97,9 +96,10 @@ impl Daemon {
     }
 }
 
-/// Where a store on that path may be made is told by what is there.
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn kind(path: &Path) -> cow::StoreKind {
