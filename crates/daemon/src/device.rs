@@ -29,7 +29,7 @@ impl Daemon {
         // Opening can take as long as a server does not answer: nobody else waits for that.
         let entry = self.open_device(request.clone())?;
         let _turn = self.change();
-        self.insert_device(entry)?;
+        self.insert_device(&entry)?;
         self.write().forget_absent(&request.name);
         self.save(format_args!("device {} is added", request.name))?;
         self.device_show(&request.name)
@@ -38,7 +38,7 @@ impl Daemon {
     /// Opens the store and notes the device; the caller has the turn.
     pub(crate) fn add_device(&self, request: DeviceAdd) -> Result<(), ApiError> {
         let entry = self.open_device(request)?;
-        self.insert_device(entry)
+        self.insert_device(&entry)
     }
 
     /// Opens the store; nobody knows of it yet.
@@ -73,7 +73,7 @@ impl Daemon {
     }
 
     /// Notes the device; the caller has the turn. The name may have been taken while the store was opened.
-    fn insert_device(&self, entry: DeviceEntry) -> Result<(), ApiError> {
+    fn insert_device(&self, entry: &DeviceEntry) -> Result<(), ApiError> {
         let name = entry.device.name().to_owned();
         let may = self.is_running(format_args!("add device {name}")).and_then(|()| self.may_add(&name));
         if may.is_err() {
@@ -82,7 +82,7 @@ impl Daemon {
         }
         // Before anybody can write to it.
         if entry.asked.as_ref().is_some_and(|asked| asked.track)
-            && let Err(error) = self.track(&format!("track device {name}"), &entry)
+            && let Err(error) = self.track(&format!("track device {name}"), entry)
         {
             entry.device.close();
             return Err(error);
@@ -98,7 +98,7 @@ impl Daemon {
         if let Some(notice) = notice {
             self.events.draft(EventKind::Notice, format!("device {name}: {notice}")).device(&name).post();
         }
-        self.tell_tracking(&entry);
+        self.tell_tracking(entry);
         Ok(())
     }
 
