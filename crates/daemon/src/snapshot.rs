@@ -145,7 +145,7 @@ impl Daemon {
                 cache: None,
                 notice: None,
                 memory: None,
-                read_only: true,
+                read_only: false,
                 asked: None,
                 origin: OriginState::default(),
             };

@@ -14,8 +14,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::events::Cause;
-use super::granule::{Granules, WORD_GRANULES, find, mask_of};
+use super::granule::{Granules, WORD_GRANULES, mask_of};
 use super::interval::Interval;
+use super::layers::Layers;
 use super::shared::Shared;
 use super::store::Trouble;
 use super::zone::SlotId;
@@ -43,9 +44,6 @@ pub(crate) struct Stretch {
     pub(crate) slot: SlotId,
     pub(crate) granules: u64,
 }
-
-/// Granules looked up at once.
-const LOOKED_UP: usize = 64;
 
 impl Chain {
     pub(crate) fn new(members: Vec<Member>, hold_limit: Duration) -> Self {
@@ -109,8 +107,7 @@ impl Chain {
 
     #[inline]
     fn word_from(&self, member: usize, word: u64) -> u64 {
-        let later = self.members.get(member..).unwrap_or_default();
-        later.iter().fold(0, |bits, member| bits | member.interval.word(word))
+        self.layers(member).word(word)
     }
 
     /// Whether all of these are copied.
@@ -128,57 +125,10 @@ impl Chain {
         self.members.iter().position(|member| member.interval.epoch == epoch && member.snapshot.is_some())
     }
 
-    /// The first granule of `from..to` that an image of member `own` finds preserved (`set`) or not, or `to`.
-    pub(crate) fn find_from(&self, own: usize, from: u64, to: u64, set: bool) -> u64 {
-        let later = self.members.get(own..).unwrap_or_default();
-        let mut at = from;
-        while at < to {
-            // Where no interval has a zone there is nothing preserved, however far that is.
-            let absent = later.iter().map(|member| member.interval.absent_until(at)).min().unwrap_or(to);
-            if absent > at {
-                if !set {
-                    return at;
-                }
-                at = absent;
-                continue;
-            }
-            let border = ((at / WORD_GRANULES + 1) * WORD_GRANULES).min(to);
-            let found = find(at, border, set, |word| self.word_from(own, word));
-            if found < border {
-                return found;
-            }
-            at = border;
-        }
-        to
-    }
-
-    /// Where member `own` finds `granule`, which is preserved, and how many after it, up to `end`, lie next to it.
-    pub(crate) fn stretch(&self, own: usize, granule: u64, end: u64) -> Option<Stretch> {
-        let later = self.members.get(own..)?;
-        let at = later.iter().position(|member| member.interval.has(granule))?;
-        let (earlier, rest) = later.split_at(at);
-        let zone = rest.first()?.interval.zone(granule / super::zone::ZONE_GRANULES)?;
-        let mut slots = [SlotId::ZERO; LOOKED_UP];
-        let count = zone.slots(granule % super::zone::ZONE_GRANULES, &mut slots);
-        let mut slots = slots.iter().take(count);
-        let slot = *slots.next()?;
-        let mut granules = 1;
-        for &next in slots {
-            let beside = match slot {
-                SlotId::ZERO => next == SlotId::ZERO,
-                // Neighbouring slots are of one segment only up to its end.
-                SlotId(first) => {
-                    u64::from(next.0) == u64::from(first) + granules
-                        && next.0 / super::segment::SEGMENT_SLOTS == first / super::segment::SEGMENT_SLOTS
-                }
-            };
-            let hidden = earlier.iter().any(|member| member.interval.has(granule + granules));
-            if !beside || hidden || granule + granules >= end {
-                break;
-            }
-            granules += 1;
-        }
-        Some(Stretch { slot, granules })
+    /// What an image of member `own` looks through, apart from what was written to it.
+    #[inline]
+    pub(crate) fn layers(&self, own: usize) -> Layers<'_> {
+        Layers { overlay: None, members: self.members.get(own..).unwrap_or_default() }
     }
 
     /// The chain with another member in front of now.

@@ -3,14 +3,14 @@
 use bowline_block::{ByteRange, Error, ErrorKind, Result};
 
 use super::chain::Chain;
-use super::granule::{GRANULE_BYTES, Granules};
+use super::granule::GRANULE_BYTES;
 use super::shared::SnapshotState;
 use super::snapshot::SnapshotDevice;
 
 impl SnapshotDevice {
-    /// What was preserved since this take, until a later one of the same origin or until now: in whole blocks of 4 KiB,
-    /// ascending, neighbours merged. It is every block that was changed by an acknowledged write, and perhaps some that
-    /// were written to with what they held.
+    /// What was preserved since this take, until a later one of the same origin or until now, and what was written to
+    /// the images: in whole blocks of 4 KiB, ascending, neighbours merged. It is every block that was changed by an
+    /// acknowledged write, and perhaps some that were written to with what they held.
     ///
     /// # Errors
     /// *Io* once a snapshot in question has failed, since nothing is preserved for it any more: a full read is needed.
@@ -33,13 +33,10 @@ impl SnapshotDevice {
         let between = Chain::new(between.to_vec(), chain.hold_limit);
         let size = until.map_or(self.size(), |until| until.size().min(self.size()));
         let granules = size.div_ceil(GRANULE_BYTES);
-        let mut changed = Vec::new();
-        let mut at = between.find_from(0, 0, granules, true);
-        while at < granules {
-            let border = between.find_from(0, at, granules, false);
-            changed.push(Granules { first: at, end: border }.bytes(size));
-            at = between.find_from(0, border, granules, true);
-        }
+        let preserved = between.layers(0).ranges(granules, size);
+        // What was written to either image is where they differ too.
+        let written = until.map_or_else(Vec::new, |until| until.image().written());
+        let changed = merged([preserved, self.image().written(), written].concat(), size);
         // Checked last: writes go uncounted only after the failure.
         self.still_counts()?;
         until.map_or(Ok(()), Self::still_counts)?;
@@ -63,4 +60,21 @@ impl SnapshotDevice {
             }
         }
     }
+}
+
+/// Ascending and without overlaps, neighbours merged, cut at `size`.
+fn merged(mut ranges: Vec<ByteRange>, size: u64) -> Vec<ByteRange> {
+    ranges.sort_unstable_by_key(|range| range.start());
+    let mut merged: Vec<ByteRange> = Vec::with_capacity(ranges.len());
+    for range in ranges {
+        let range = range.intersection(ByteRange::new(0, size));
+        match merged.last_mut() {
+            _ if range.is_empty() => {}
+            Some(last) if range.start() <= last.end() => {
+                *last = ByteRange::between(last.start(), last.end().max(range.end()));
+            }
+            _ => merged.push(range),
+        }
+    }
+    merged
 }

@@ -352,7 +352,7 @@ fn fill_slots(open: &mut Open, zone: u64, run: Run, size: u64, fill: Fill<'_>) -
 }
 
 /// Whether all bytes are zero; ends at the first piece that is not.
-fn is_zero(bytes: &[u8]) -> bool {
+pub(crate) fn is_zero(bytes: &[u8]) -> bool {
     bytes.chunks(64).all(|piece| piece.iter().fold(0, |any, &byte| any | byte) == 0)
 }
 
@@ -368,7 +368,7 @@ fn claim(chain: &Chain, number: u64, run: Run, max: u16) -> Option<(&Zone, Claim
     Some((zone, zone.claim(run, max, |word| chain.orphaned_word(base + word))))
 }
 
-fn not_busy(zone: &Zone, run: Run) -> impl Future<Output = ()> {
+pub(crate) fn not_busy(zone: &Zone, run: Run) -> impl Future<Output = ()> {
     std::future::poll_fn(move |cx| {
         if zone.is_busy(run, cx.waker()) { std::task::Poll::Pending } else { std::task::Poll::Ready(()) }
     })

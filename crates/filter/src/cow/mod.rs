@@ -32,6 +32,7 @@ mod history;
 mod image;
 mod interval;
 mod lane;
+mod layers;
 mod remove;
 mod segment;
 mod shared;

@@ -52,6 +52,7 @@ impl SnapshotDevice {
         // would be freed twice.
         history.merge_orphans(&self.origin, freeze)?;
         history.drop_member(&self.origin, self.epoch, freeze)?;
+        self.image().end();
         history.merge_orphans(&self.origin, freeze)
     }
 }

@@ -200,7 +200,7 @@ impl Snapshot {
 /// or nothing changes. Must not be called on a queue thread.
 ///
 /// # Errors
-/// *Invalid* for no device or one named twice; *unsupported* for a read-only device, which an image is; *exists* when a
+/// *Invalid* for no device or one named twice; *unsupported* for a read-only device; *exists* when a
 /// device has another history than the one given; *timeout* when requests in flight did not end in time; *gone* for a
 /// device that was removed.
 pub fn take(
@@ -255,8 +255,7 @@ fn check(origins: &[Origin]) -> Result<()> {
             return refuse(ErrorKind::Gone, &format!("device {} was removed", device.name()));
         }
         if device.geometry().read_only {
-            let why =
-                format!("device {} is read-only: it is an image, or never changes anyway", device.name());
+            let why = format!("device {} is read-only: it never changes anyway", device.name());
             return refuse(ErrorKind::Unsupported, &why);
         }
         exclude::check(excluded, device.name(), device.geometry().size)?;
@@ -323,14 +322,8 @@ impl Prepared {
         let earlier = chain.current_interval();
         let member = Member { interval: Arc::new(self.interval), snapshot: Some(shared.clone()) };
         self.history.chain.store(Arc::new(Chain::with(&chain, member, hold)));
-        let image = Arc::new(ImageStore {
-            origin: self.device.clone(),
-            history: self.history.clone(),
-            snapshot: shared.clone(),
-            epoch,
-            size: geometry.size,
-            block_size: geometry.block_size,
-        });
+        let image =
+            ImageStore::new(&self.device, &self.history, shared, self.tracker.as_ref(), epoch, geometry);
         let tracked = self.tracker.map(|tracker| tracker.close_epoch(&shared.name));
         (SnapshotDevice { origin: self.device, history: self.history, image, epoch, tracked }, earlier)
     }

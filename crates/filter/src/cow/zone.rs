@@ -131,6 +131,50 @@ impl Zone {
         Claimed::Mine(Claim { zone: self, run })
     }
 
+    /// Claims the first granules of `within`, copied or not, at most `max`.
+    pub(crate) fn claim_any(&self, within: Run, max: u16) -> Claimed<'_> {
+        let mut state = lock(&self.state);
+        let first = within.from();
+        if within.count == 0 {
+            return Claimed::Nothing;
+        }
+        let mut end = within.end().min(first + u64::from(max.max(1)));
+        for busy in &state.busy {
+            if busy.from() <= first && first < busy.end() {
+                return Claimed::Busy(*busy);
+            }
+            if first < busy.from() {
+                end = end.min(busy.from());
+            }
+        }
+        let run = Run::new(first, end);
+        state.busy.push(run);
+        Claimed::Mine(Claim { zone: self, run })
+    }
+
+    /// Puts granules into consecutive slots from `slot` on, or makes them zero, whatever they were. Gives the slots they
+    /// had. Only for who has claimed them by [`Zone::claim_any`].
+    pub(crate) fn replace(&self, run: Run, slot: SlotId) -> Vec<SlotId> {
+        let mut state = lock(&self.state);
+        let rank = self.rank(&state, run.from());
+        let mut had = 0;
+        for word in run.from() / WORD_GRANULES..run.end().div_ceil(WORD_GRANULES) {
+            let bits = self.word(word) & !state.zero_word(word) & mask_of(word, run.from(), run.end());
+            had += bits.count_ones() as usize;
+            state.uncount(word, bits.count_ones());
+        }
+        let len = state.slots.len();
+        let had = state.slots.drain(rank.min(len)..(rank + had).min(len)).map(SlotId).collect();
+        if slot == SlotId::ZERO {
+            state.set_zero(run.from(), run.end());
+        } else {
+            state.clear_zero(run.from(), run.end());
+            state.insert(rank, run, slot);
+        }
+        self.set_bits(run.from(), run.end());
+        had
+    }
+
     /// Whether a granule of the run is being copied. If so, the waker is told when that has changed.
     pub(crate) fn is_busy(&self, run: Run, waker: &Waker) -> bool {
         let mut state = lock(&self.state);
@@ -290,12 +334,29 @@ impl State {
         }
     }
 
+    fn clear_zero(&mut self, from: u64, to: u64) {
+        let Some(zero) = &mut self.zero else { return };
+        for word in from / WORD_GRANULES..to.div_ceil(WORD_GRANULES) {
+            if let Some(bits) = usize::try_from(word).ok().and_then(|index| zero.get_mut(index)) {
+                *bits &= !mask_of(word, from, to);
+            }
+        }
+    }
+
     fn count(&mut self, from: u64, granules: u64) {
         for granule in from..from + granules {
             let group = usize::try_from(granule / WORD_GRANULES).unwrap_or(usize::MAX) / GROUP_WORDS;
             if let Some(count) = self.in_group.get_mut(group) {
                 *count += 1;
             }
+        }
+    }
+
+    /// Fewer slots in a word.
+    fn uncount(&mut self, word: u64, fewer: u32) {
+        let group = usize::try_from(word).unwrap_or(usize::MAX) / GROUP_WORDS;
+        if let Some(count) = self.in_group.get_mut(group) {
+            *count = count.saturating_sub(u16::try_from(fewer).unwrap_or(u16::MAX));
         }
     }
 

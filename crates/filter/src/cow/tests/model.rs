@@ -1,4 +1,4 @@
-//! I2 as a state machine: a device with any number of snapshots against byte vectors.
+//! I2 as a state machine: a device with any number of snapshots, whose images are written to, against byte vectors.
 //!
 //! The device is large, so that it has several zones; what is written and compared is in windows at its start, across
 //! a border of zones and at its end, which is not a multiple of the granule.
@@ -30,6 +30,9 @@ enum Step {
     Take { file: bool },
     Remove { which: usize },
     Read { which: usize, at: u64, len: u64 },
+    WriteImage { which: usize, at: u64, len: u64, fill: u8 },
+    ClearImage { which: usize, op: Op, keep: bool, at: u64, len: u64 },
+    ClearMuchOfImage { which: usize },
     Settle,
 }
 
@@ -52,6 +55,11 @@ fn step() -> impl Strategy<Value = Step> {
         2 => any::<bool>().prop_map(|file| Step::Take { file }),
         2 => any::<usize>().prop_map(|which| Step::Remove { which }),
         4 => (any::<usize>(), span()).prop_map(|(which, (at, len))| Step::Read { which, at, len }),
+        5 => (any::<usize>(), span(), 0..=255u8)
+            .prop_map(|(which, (at, len), fill)| Step::WriteImage { which, at, len, fill }),
+        3 => (any::<usize>(), span(), clear_op(), any::<bool>())
+            .prop_map(|(which, (at, len), op, keep)| Step::ClearImage { which, op, keep, at, len }),
+        1 => any::<usize>().prop_map(|which| Step::ClearMuchOfImage { which }),
         1 => Just(Step::Settle),
     ]
 }
@@ -121,6 +129,27 @@ impl Model {
             }
             Step::Read { which, at, len } if !self.snapshots.is_empty() => {
                 self.compare(which % self.snapshots.len(), at, len)?;
+            }
+            Step::WriteImage { which, at, len, fill } if !self.snapshots.is_empty() => {
+                let which = which % self.snapshots.len();
+                let (snapshot, old) = &mut self.snapshots[which];
+                let fresh = |offset: u64| if fill < 32 { 0 } else { fill ^ 0x55 ^ (offset / 512) as u8 };
+                (at..at + len).for_each(|offset| old[offset as usize] = fresh(offset));
+                write(image(snapshot), place(at).0, &old[at as usize..(at + len) as usize]);
+            }
+            Step::ClearImage { which, op, keep, at, len } if !self.snapshots.is_empty() => {
+                let which = which % self.snapshots.len();
+                let (snapshot, old) = &mut self.snapshots[which];
+                old[at as usize..(at + len) as usize].fill(0);
+                let flags = if keep && op == Op::WriteZeroes { Flags::NO_UNMAP } else { Flags::empty() };
+                let request = Request::new(op, ByteRange::new(place(at).0, len)).with_flags(flags);
+                block_on(image(snapshot).submit(Io::bare(request))).result.unwrap();
+            }
+            Step::ClearMuchOfImage { which } if !self.snapshots.is_empty() => {
+                let which = which % self.snapshots.len();
+                let (snapshot, old) = &mut self.snapshots[which];
+                old.fill(0);
+                clear(image(snapshot), Op::Discard, ByteRange::new(0, SIZE));
             }
             // Lets full segments reach their file.
             Step::Settle => std::thread::sleep(std::time::Duration::from_millis(1)),
