@@ -66,6 +66,12 @@ impl Model {
         self
     }
 
+    /// The same, whose next writes have numbers above that one: those of two copies of a model are told apart.
+    pub(crate) fn numbered_from(mut self, sequence: u64) -> Self {
+        self.newest = self.newest.max(sequence);
+        self
+    }
+
     pub(crate) fn sectors(&self) -> u64 {
         self.held.len() as u64
     }

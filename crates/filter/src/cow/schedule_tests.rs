@@ -84,9 +84,13 @@ impl World {
     }
 
     fn wait(&self, run: Run) {
+        self.wait_on(&self.zone, run);
+    }
+
+    fn wait_on(&self, zone: &Zone, run: Run) {
         let bell = Arc::new(Bell(AtomicU64::new(0)));
         let waker = Waker::from(bell.clone());
-        while self.zone.is_busy(run, &waker) {
+        while zone.is_busy(run, &waker) {
             // A lost wake-up would leave this going round for ever; shuttle bounds the steps and fails.
             while bell.0.swap(0, Ordering::SeqCst) == 0 {
                 thread::yield_now();
@@ -182,4 +186,83 @@ fn merging_keeps_what_writers_and_readers_see() {
 #[should_panic(expected = "I2")]
 fn a_write_before_its_mark_is_noticed() {
     shuttle::check_random(|| race(true), 4000);
+}
+
+/// Two halves of a granule, which stand for its sectors.
+const fn halves(low: u64, high: u64) -> u64 {
+    low | high << 32
+}
+
+/// An image over a world: what is written to it goes to a zone in front.
+struct Image {
+    world: Arc<World>,
+    front: Zone,
+    /// Planted damage: granules are written without a claim.
+    unclaimed: bool,
+}
+
+impl Image {
+    fn read(&self, granule: usize) -> u64 {
+        if self.front.word(0) >> granule & 1 == 1 {
+            let mut slots = [SlotId::ZERO];
+            assert_eq!(self.front.slots(granule as u64, &mut slots), 1);
+            return lock(&self.world.storage)[slots[0].0 as usize];
+        }
+        self.world.read(granule)
+    }
+
+    /// Replaces a half of a granule: claim, read, merge, publish.
+    fn write_half(&self, granule: usize, high: bool, new: u64) {
+        let run = Run::new(granule as u64, granule as u64 + 1);
+        let claim = loop {
+            match self.front.claim_any(run, 1) {
+                Claimed::Mine(_) if self.unclaimed => break None,
+                Claimed::Mine(claim) => break Some(claim),
+                Claimed::Busy(busy) => self.world.wait_on(&self.front, busy),
+                Claimed::Nothing => unreachable!(),
+            }
+        };
+        let old = self.read(granule);
+        let merged = if high { halves(old & 0xffff_ffff, new) } else { halves(new, old >> 32) };
+        let slot = {
+            let mut storage = lock(&self.world.storage);
+            storage.push(merged);
+            SlotId(storage.len() as u32 - 1)
+        };
+        self.front.replace(run, slot);
+        drop(claim);
+    }
+}
+
+/// Two writers of different halves of one granule of an image, while the origin's is copied and overwritten.
+fn merge_of_halves(unclaimed: bool) {
+    let world = World::new(false);
+    let image = Arc::new(Image { world: world.clone(), front: Zone::new(), unclaimed });
+    let half = |high, new| {
+        let image = image.clone();
+        thread::spawn(move || image.write_half(1, high, new))
+    };
+    let threads = [half(false, 7), half(true, 9), {
+        let world = world.clone();
+        thread::spawn(move || world.write(0, 2, 5, false))
+    }];
+    let seen = image.read(1);
+    let legal = [halves(OLD + 1, 0), halves(7, 0), halves(OLD + 1, 9), halves(7, 9)];
+    assert!(legal.contains(&seen), "I2: an image shows what was written to it, or what it was: {seen:x}");
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    assert_eq!(image.read(1), halves(7, 9), "I2: both writers' sectors are there");
+    assert_eq!(image.read(0), OLD, "I2: what was not written is as it was taken");
+    assert_eq!(image.front.counts(), (1, 1));
+}
+
+#[test]
+fn writers_of_one_granule_of_an_image_keep_each_others_sectors() {
+    shuttle::check_random(|| merge_of_halves(false), 4000);
+    shuttle::check_pct(|| merge_of_halves(false), 1500, 3);
+}
+
+#[test]
+#[should_panic(expected = "I2: both writers")]
+fn a_granule_that_is_written_without_a_claim_is_noticed() {
+    shuttle::check_random(|| merge_of_halves(true), 4000);
 }
