@@ -47,11 +47,11 @@ fn an_image_takes_writes_while_its_origin_does() {
             let image = &mut image;
             scope.spawn(move || {
                 let mut nbd = daemon.connect("s/disk");
-                of_image.iter().for_each(|&(first, count)| image.write(&mut nbd, first, count));
+                of_image.iter().for_each(|&(first, count)| drop(image.write(&mut nbd, first, count)));
                 nbd.flush().unwrap();
             });
             let mut nbd = daemon.connect("disk");
-            of_origin.iter().for_each(|&(first, count)| origin.write(&mut nbd, first, count));
+            of_origin.iter().for_each(|&(first, count)| drop(origin.write(&mut nbd, first, count)));
         });
         // Over connections of their own: what was acknowledged is there, whoever asks.
         image.check(&daemon.read_all("s/disk"), &format!("I2: the image after round {round}"));
