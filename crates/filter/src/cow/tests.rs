@@ -13,12 +13,9 @@ mod economy;
 mod failures;
 mod full;
 mod hold;
-<<<<<<< HEAD
-mod many;
-=======
 mod image;
 mod image_threads;
->>>>>>> 15c0e14 (Images are writable: what is written to one goes to an overlay in the snapshot's diff storage)
+mod many;
 mod model;
 mod own_ranges;
 mod places;
