@@ -31,7 +31,7 @@ const THAW_WAIT: Duration = Duration::from_secs(10);
 enum State {
     Freezing,
     Abandoned,
-    Failed(Option<std::io::Error>),
+    Failed(Option<Error>),
     Frozen,
     Release,
     Thawed { late: bool, result: Result<()> },
@@ -90,8 +90,7 @@ impl FrozenFs {
             match &mut *state {
                 State::Freezing => {}
                 State::Failed(error) => {
-                    let error = error.take().unwrap_or_else(|| std::io::ErrorKind::Other.into());
-                    return Err(refused(mount_point, error));
+                    return Err(error.take().unwrap_or_else(|| ErrorKind::Io.into()));
                 }
                 _ => break,
             }
@@ -166,8 +165,8 @@ impl Drop for FrozenFs {
 
 /// The thread of one freeze, from the ioctl to the thaw.
 fn keep_frozen(mount_point: &Path, shared: &Shared, hold: Duration) {
-    let directory = match File::open(mount_point).and_then(|directory| {
-        sys::freeze(&directory)?;
+    let directory = match open(mount_point).and_then(|directory| {
+        sys::freeze(&directory).map_err(|error| refused(mount_point, error))?;
         Ok(directory)
     }) {
         Ok(directory) => directory,
@@ -175,9 +174,8 @@ fn keep_frozen(mount_point: &Path, shared: &Shared, hold: Duration) {
     };
     let deadline = Instant::now() + hold;
     let mut state = shared.state();
-    if matches!(*state, State::Abandoned) {
-        tracing::warn!(mount_point = %mount_point.display(), "frozen too late, thawed at once");
-    } else {
+    let abandoned = matches!(*state, State::Abandoned);
+    if !abandoned {
         *state = State::Frozen;
         shared.changed.notify_all();
     }
@@ -192,7 +190,6 @@ fn keep_frozen(mount_point: &Path, shared: &Shared, hold: Duration) {
     // Not under the lock: a thaw may wait for the device.
     if late {
         *state = State::Release;
-        tracing::warn!(mount_point = %mount_point.display(), ?hold, "held for too long, thawed");
     }
     drop(state);
     let result = sys::thaw(&directory).map_err(|error| {
@@ -200,6 +197,27 @@ fn keep_frozen(mount_point: &Path, shared: &Shared, hold: Duration) {
             .hint(format!("fsfreeze -u {}", mount_point.display()))
     });
     shared.set(State::Thawed { late, result });
+    // Only now: the log may be on the file system that was frozen.
+    if late || abandoned {
+        tracing::warn!(mount_point = %mount_point.display(), ?hold, late, abandoned, "thawed without being asked");
+    }
+}
+
+/// Opens the folder where it is mounted. What was unmounted meanwhile is another file system's folder, which must not be
+/// frozen instead: the number of the mount tells.
+fn open(mount_point: &Path) -> Result<File> {
+    let failed = |error| Error::from_io(format!("cannot open {}", mount_point.display()), error).op("freeze");
+    let directory = File::open(mount_point).map_err(failed)?;
+    let flags = rustix::fs::AtFlags::EMPTY_PATH;
+    let opened = rustix::fs::statx(&directory, "", flags, rustix::fs::StatxFlags::MNT_ID)
+        .map_err(|error| failed(error.into()))?;
+    let is_mounted =
+        |mount: &mounts::Mount| mount.id == opened.stx_mnt_id && mount.mount_point == mount_point;
+    if !mounts::mounts()?.iter().any(is_mounted) {
+        let why = format!("nothing is mounted at {}", mount_point.display());
+        return Err(Error::new(ErrorKind::NotFound, why).op("freeze"));
+    }
+    Ok(directory)
 }
 
 /// The error of a freeze that the kernel refused.

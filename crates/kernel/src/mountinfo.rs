@@ -51,6 +51,8 @@ impl fmt::Display for DevId {
 /// One mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount {
+    /// The number of the mount itself.
+    pub id: u64,
     /// The `st_dev` of its files.
     pub dev: DevId,
     /// Which folder of the file system is seen there; `/` unless it is a bind mount or a subvolume.
@@ -74,7 +76,8 @@ pub fn parse(text: &[u8]) -> Vec<Mount> {
 /// `id parent major:minor root mount-point options [optional]... - type source super-options`
 fn line(line: &[u8]) -> Option<Mount> {
     let mut fields = line.split(|&byte| byte == b' ').filter(|field| !field.is_empty());
-    let dev = DevId::parse(std::str::from_utf8(fields.nth(2)?).ok()?)?;
+    let id = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
+    let dev = DevId::parse(std::str::from_utf8(fields.nth(1)?).ok()?)?;
     let root = path(fields.next()?);
     let mount_point = path(fields.next()?);
     let mut tail = fields.skip_while(|field| *field != b"-").skip(1);
@@ -82,7 +85,7 @@ fn line(line: &[u8]) -> Option<Mount> {
     // An empty source leaves two spaces, and then the options stand in its place: no harm, nothing is found by it.
     let source = path(tail.next().unwrap_or_default());
     let options = OsString::from_vec(unescape(tail.next().unwrap_or_default()));
-    Some(Mount { dev, root, mount_point, fs_type, source, options })
+    Some(Mount { id, dev, root, mount_point, fs_type, source, options })
 }
 
 fn path(field: &[u8]) -> PathBuf {

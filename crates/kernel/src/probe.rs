@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use bowline_block::{ByteRange, Error, ErrorKind, Result};
 
-use crate::ancestors::{Ancestor, ancestors_of_device};
+use crate::ancestors::{Ancestor, ancestors, ancestors_of_device};
 use crate::mountinfo::DevId;
 use crate::mounts::{BlockDevice, MountedDevice, mounted_block_devices};
 use crate::within::within;
@@ -129,6 +129,20 @@ pub enum Finding {
 /// Whether a block device stands on the device of `watcher`, byte for byte.
 #[must_use]
 pub fn probe(candidate: &BlockDevice, watcher: &dyn ReadWatcher, limit: Duration) -> Finding {
+    let loop_file = candidate.loop_file.as_deref();
+    let candidate = Candidate { path: &candidate.path, size: candidate.size, cached_in: loop_file };
+    probe_candidate(&candidate, watcher, limit)
+}
+
+/// Something that may be our device.
+struct Candidate<'a> {
+    path: &'a Path,
+    size: u64,
+    /// The file whose pages the kernel may have, instead of asking for them.
+    cached_in: Option<&'a Path>,
+}
+
+fn probe_candidate(candidate: &Candidate<'_>, watcher: &dyn ReadWatcher, limit: Duration) -> Finding {
     let (mut backed, mut unclear) = (0, 0);
     for _ in 0..ROUNDS_MAX {
         match round(candidate, watcher, limit) {
@@ -147,9 +161,9 @@ pub fn probe(candidate: &BlockDevice, watcher: &dyn ReadWatcher, limit: Duration
     if unclear > ROUNDS_MAX / 2 || backed > 0 { Finding::Unclear } else { Finding::NotBacked }
 }
 
-fn round(candidate: &BlockDevice, watcher: &dyn ReadWatcher, limit: Duration) -> Result<Finding> {
+fn round(candidate: &Candidate<'_>, watcher: &dyn ReadWatcher, limit: Duration) -> Result<Finding> {
     let signature = Signature::random(candidate.size)?;
-    if let Some(file) = candidate.loop_file.clone() {
+    if let Some(file) = candidate.cached_in.map(Path::to_owned) {
         let reads = signature.reads.clone();
         within(limit, "dropping cached pages", move || {
             drop_cached(&file, &reads);
@@ -157,7 +171,7 @@ fn round(candidate: &BlockDevice, watcher: &dyn ReadWatcher, limit: Duration) ->
         })?;
     }
     watcher.clear();
-    read_signature(&candidate.path, &signature, limit)?;
+    read_signature(candidate.path, &signature, limit)?;
     let seen = |ranges: &[ByteRange]| ranges.iter().filter(|range| watcher.saw(**range)).count();
     let (reads, decoys) = (seen(&signature.reads), seen(&signature.decoys));
     Ok(match (reads == READS, decoys * 2 < READS) {
@@ -211,6 +225,62 @@ pub fn mounts_of(size: u64, watcher: &dyn ReadWatcher, limit: Duration) -> Resul
     Ok(found)
 }
 
+/// Whether `path`, a file or a block device, stands on the device of `watcher`, which has `size` bytes, through whatever
+/// export and client; and if so how. For a store that must not lie on its origin; that it does not by plain names is
+/// [`crate::ancestors::stands_on`]'s to tell.
+///
+/// # Errors
+/// *Busy* when it cannot be told, with what it was that did not let itself be probed; or as
+/// [`crate::ancestors::ancestors`].
+pub fn stands_on_device(
+    path: &Path,
+    size: u64,
+    watcher: &dyn ReadWatcher,
+    limit: Duration,
+) -> Result<Option<String>> {
+    let chain = ancestors(path)?;
+    for (index, ancestor) in chain.iter().enumerate() {
+        let finding = match ancestor {
+            Ancestor::Device(device) if is_as_large(device.size, size) => probe(device, watcher, limit),
+            // A file that is served, such as nbdfuse makes of an export.
+            Ancestor::File(file)
+                if is_served(chain.get(index + 1)) && file_size(file, limit)? == Some(size) =>
+            {
+                probe_candidate(&Candidate { path: file, size, cached_in: Some(file) }, watcher, limit)
+            }
+            _ => continue,
+        };
+        let names: Vec<String> = chain.iter().take(index + 1).map(ToString::to_string).collect();
+        match finding {
+            Finding::Backed => return Ok(Some(names.join(", on "))),
+            Finding::NotBacked => {}
+            Finding::Unclear => {
+                let why = format!("whether {ancestor} is this device cannot be told now");
+                return Err(Error::new(ErrorKind::Busy, why));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Clients round off the last block.
+fn is_as_large(candidate: u64, size: u64) -> bool {
+    candidate <= size && size - candidate < READ_BYTES
+}
+
+/// Whether a file on this is made by a program.
+fn is_served(file_system: Option<&Ancestor>) -> bool {
+    matches!(file_system, Some(Ancestor::FileSystem { fs_type, .. }) if fs_type.starts_with("fuse"))
+}
+
+/// The size of a regular file; `None` for what is none or not there.
+fn file_size(path: &Path, limit: Duration) -> Result<Option<u64>> {
+    let asked = path.to_owned();
+    within(limit, &format!("looking at {}", path.display()), move || {
+        Ok(std::fs::metadata(&asked).ok().filter(std::fs::Metadata::is_file).map(|meta| meta.len()))
+    })
+}
+
 /// The block devices that a file system's device stands on, itself included, that are as large as ours: within the last
 /// block, which some clients round off. With the offset of the file system's device in each.
 fn candidates(device: &BlockDevice, size: u64) -> Result<Vec<(BlockDevice, Option<u64>)>> {
@@ -225,7 +295,7 @@ fn candidates(device: &BlockDevice, size: u64) -> Result<Vec<(BlockDevice, Optio
                 } else {
                     device.partition.filter(|(parent, _)| *parent == one.dev).map(|(_, start)| start)
                 };
-                if one.size <= size && size - one.size < READ_BYTES {
+                if is_as_large(one.size, size) {
                     found.push((one, offset));
                 }
             }

@@ -141,6 +141,11 @@ fn what_cannot_be_frozen_says_why() {
     }
     let error = FrozenFs::freeze(Path::new("/proc"), LONG).unwrap_err();
     assert!(error.to_string().contains("cannot be frozen"), "{error}");
-    let error = FrozenFs::freeze(Path::new("/nothing/there"), LONG).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::NotFound);
+    let folder = tempfile::tempdir().unwrap();
+    // The folder of a file system that was unmounted: freezing it would freeze the one that it is on.
+    for nothing in [Path::new("/nothing/there"), folder.path()] {
+        let error = FrozenFs::freeze(nothing, LONG).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+    }
+    fs::write(folder.path().join("file"), "not frozen").unwrap();
 }

@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 
 use bowline_block::{ByteRange, ErrorKind};
 use bowline_kernel::mounts;
-use bowline_kernel::probe::{Finding, ReadWatcher, Signature, mounts_of, probe, read_signature};
+use bowline_kernel::probe::{
+    Finding, ReadWatcher, Signature, mounts_of, probe, read_signature, stands_on_device,
+};
 use common::{Loop, Mounted, can, run};
 
 const SIZE: u64 = 320 << 20;
@@ -132,7 +134,17 @@ fn the_mounts_on_a_device_are_found_and_no_others() {
             .map(|one| (one.mount.mount_point.clone(), one.whole.clone(), one.offset))
             .collect();
         assert_eq!(places, [(mounted.at.clone(), device.node.clone(), Some(offset))], "{kind} {found:?}");
-        assert_eq!(found.unclear, []);
+        // Those of other tests may be.
+        let ours = found.unclear.iter().find(|one| [&mounted.at, &strange.at].contains(&&one.mount_point));
+        assert_eq!(ours, None);
+        // What is put there stands on it, what is put elsewhere does not.
+        for path in [&mounted.at.join("store"), &device.node, &node, &served.file] {
+            let how = stands_on_device(path, SIZE, &served.log, LIMIT).unwrap();
+            assert!(how.is_some(), "{kind}: {}", path.display());
+        }
+        for path in [&strange.at.join("store"), &stranger.node, &folder.path().join("store")] {
+            assert_eq!(stands_on_device(path, SIZE, &served.log, LIMIT).unwrap(), None, "{}", path.display());
+        }
         // Another device of that size sees nothing of it.
         let blind = Log { file: folder.path().join("nothing"), from: AtomicUsize::new(0) };
         assert_eq!(mounts_of(SIZE, &blind, LIMIT).unwrap().mounts, []);
@@ -141,6 +153,75 @@ fn the_mounts_on_a_device_are_found_and_no_others() {
         drop(device);
     }
     drop(strange);
+}
+
+/// Sends a signal to a program of this test.
+fn signal(child: &Child, signal: rustix::process::Signal) {
+    let process = rustix::process::Pid::from_child(child);
+    rustix::process::kill_process(process, signal).unwrap();
+}
+
+/// A server that hangs, below a mounted file system: it cannot be told, and nobody waits for it.
+#[test]
+fn a_server_that_hangs_is_given_up_and_counts_as_unclear() {
+    if !can(&["mkfs.ext4", "nbdkit", "nbdfuse", "fusermount3"]) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let served = Served::new(folder.path());
+    let device = Loop::new(&served.file, SIZE);
+    let mounted = Mounted::make("ext4", device.node(), &folder.path().join("m"));
+    mounted.sync();
+    signal(&served.nbdkit, rustix::process::Signal::STOP);
+    let (limit, began) = (Duration::from_millis(300), Instant::now());
+    let found = mounts_of(SIZE, &served.log, limit);
+    let stands = stands_on_device(&mounted.at.join("store"), SIZE, &served.log, limit);
+    let took = began.elapsed();
+    signal(&served.nbdkit, rustix::process::Signal::CONT);
+    let found = found.unwrap();
+    assert!(found.unclear.iter().any(|one| one.mount_point == mounted.at), "{found:?}");
+    assert_eq!(found.mounts, []);
+    // The path itself cannot be looked up, unless the kernel still knows it.
+    let error = stands.unwrap_err();
+    assert!([ErrorKind::Timeout, ErrorKind::Busy].contains(&error.kind()), "{error}");
+    assert!(took < Duration::from_secs(15), "{took:?}");
+    let again = mounts_of(SIZE, &served.log, LIMIT).unwrap();
+    assert_eq!(again.mounts.len(), 1, "{again:?}");
+    drop(mounted);
+    drop(device);
+}
+
+/// While others write and read: what they do is not taken for the probe, nor the probe missed.
+#[test]
+fn a_busy_file_system_is_found_all_the_same() {
+    if !can(&["mkfs.ext4", "nbdkit", "nbdfuse", "fusermount3"]) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let served = Served::new(folder.path());
+    let device = Loop::new(&served.file, SIZE);
+    let mounted = Mounted::make("ext4", device.node(), &folder.path().join("m"));
+    let stop = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while stop.load(Ordering::SeqCst) == 0 {
+                let path = mounted.at.join("busy");
+                fs::write(&path, vec![1; 16 << 20]).unwrap();
+                mounted.sync();
+                assert_eq!(fs::read(&path).unwrap().len(), 16 << 20);
+            }
+        });
+        for _ in 0..10 {
+            let found = mounts_of(SIZE, &served.log, LIMIT);
+            if !found.as_ref().is_ok_and(|found| found.mounts.len() == 1) {
+                stop.store(1, Ordering::SeqCst);
+                panic!("{found:?}");
+            }
+        }
+        stop.store(1, Ordering::SeqCst);
+    });
+    drop(mounted);
+    drop(device);
 }
 
 /// Sees everything: as a device that a backup reads from end to end.
