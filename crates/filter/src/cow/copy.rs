@@ -261,7 +261,7 @@ impl History {
                     (snapshot, trouble)
                 }
             };
-            if snapshot.holds() {
+            if snapshot.holds() && !trouble.is_no_memory() {
                 return Attempt::Hold(snapshot);
             }
             snapshot.fail_for(trouble);
@@ -282,7 +282,8 @@ impl History {
             let Some(number) = self.table.insert(segment.clone()) else {
                 segment.release(1);
                 segment.storage.take_back(&segment);
-                return Err(NoRoom::Full(snapshot.clone()));
+                let trouble = Trouble::no_memory("the history has as many segments as it can number");
+                return Err(NoRoom::Broken(snapshot.clone(), trouble));
             };
             lane.open = Some(Open { segment, number, next: 0 });
         }

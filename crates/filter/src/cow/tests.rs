@@ -24,3 +24,4 @@ mod removal;
 mod storage;
 mod support;
 mod threads;
+mod trouble;

@@ -279,8 +279,7 @@ impl DiffStorage {
         let buf = ready.unwrap_or_else(worker::fresh_buf);
         if (buf.len() as u64) < SEGMENT_BYTES {
             self.inner.work().give_back_place(place);
-            let error = Error::new(ErrorKind::NoSpace, "there is no memory");
-            return Got::Failed(Trouble::of(&error));
+            return Got::Failed(Trouble::no_memory("there is no memory"));
         }
         Got::Segment(Segment::new(self.clone(), volume, place, buf))
     }

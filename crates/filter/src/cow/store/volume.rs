@@ -16,6 +16,7 @@ use super::spec::{StoreKind, StoreSpec};
 
 /// Segments a storage can have.
 const PLACES_MAX: u64 = u32::MAX as u64;
+const ENOMEM: i32 = rustix::io::Errno::NOMEM.raw_os_error();
 
 /// See the module.
 pub(crate) struct Volume {
@@ -168,6 +169,16 @@ pub(crate) struct Trouble {
 impl Trouble {
     pub(super) fn of(error: &Error) -> Self {
         Self { reason: error.to_string(), cause: Some(Cause::of(error)) }
+    }
+
+    /// There is no memory, of the machine or in the numbers of an index: what no room in a storage helps.
+    pub(crate) fn no_memory(reason: &str) -> Self {
+        let cause = Cause { kind: ErrorKind::NoSpace, errno: Some(ENOMEM) };
+        Self { reason: reason.to_owned(), cause: Some(cause) }
+    }
+
+    pub(crate) fn is_no_memory(&self) -> bool {
+        self.cause.is_some_and(|cause| cause.errno == Some(ENOMEM))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
@@ -38,6 +38,8 @@ pub(crate) struct TestStore {
     /// Reads of this block fail (`u64::MAX` for none), or never end.
     pub(crate) broken: AtomicU64,
     pub(crate) stuck: AtomicU64,
+    /// Nothing is there any more.
+    pub(crate) gone: AtomicBool,
     pub(crate) reads: AtomicU64,
     pub(crate) can: Capabilities,
 }
@@ -56,6 +58,7 @@ impl TestStore {
             calls: AtomicU64::new(0),
             broken: AtomicU64::new(u64::MAX),
             stuck: AtomicU64::new(u64::MAX),
+            gone: AtomicBool::new(false),
             reads: AtomicU64::new(0),
             can: Capabilities::all(),
         }
@@ -86,6 +89,10 @@ impl TestStore {
 
     pub(crate) fn read(&self, range: ByteRange, data: &mut [u8]) -> Result<()> {
         self.reads.fetch_add(1, Ordering::Relaxed);
+        if self.gone.load(Ordering::Relaxed) {
+            let nxio = std::io::Error::from_raw_os_error(6);
+            return Err(Error::from_io("planted: no such device", nxio));
+        }
         for (block, inside, at) in Self::parts(range) {
             if self.broken.load(Ordering::Relaxed) == block as u64 {
                 return Err(Error::new(ErrorKind::Io, "planted: bad sector"));
