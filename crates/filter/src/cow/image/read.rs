@@ -4,6 +4,7 @@ use bowline_block::{ByteRange, Error, ErrorKind, Io, Now, Op, Request, Result, S
 
 use super::ImageStore;
 use super::view::{Part, View};
+use crate::cow::events::Cause;
 use crate::cow::granule::GRANULE_BYTES;
 use crate::cow::history::COW_ALTITUDE;
 use crate::cow::segment::Segment;
@@ -24,6 +25,14 @@ impl ImageStore {
         found.ok_or_else(|| Error::new(ErrorKind::Corrupt, "the index leads to diff storage that is gone"))
     }
 
+    /// An error of the origin. That it is not there any more is told, though this read alone costs nothing else.
+    fn of_origin(&self, error: Error) -> Error {
+        if error.kind() == ErrorKind::Gone {
+            self.snapshot.device_gone(self.origin.name(), Some(Cause::of(&error)));
+        }
+        error
+    }
+
     pub(super) fn try_read(&self, range: ByteRange, data: &mut [u8]) -> Result<Now> {
         let Some(inside) = self.origin.enter_now() else { return Ok(Now::NotNow) };
         let view = self.view()?;
@@ -34,10 +43,10 @@ impl ImageStore {
             let done = match &part {
                 Part::Origin(bytes) => {
                     self.check_origin(below, *bytes)?;
-                    if let now @ (Now::NotNow | Now::Done(Err(_))) =
-                        below.read_now(*bytes, window(range, *bytes, data))
-                    {
-                        return Ok(now);
+                    match below.read_now(*bytes, window(range, *bytes, data)) {
+                        Now::Done(Ok(())) => {}
+                        Now::Done(Err(error)) => return Err(self.of_origin(error)),
+                        Now::NotNow => return Ok(Now::NotNow),
                     }
                     fence(Ordering::SeqCst);
                     let mut at = bytes.start();
@@ -123,11 +132,11 @@ impl ImageStore {
 
     async fn read_origin(&self, below: &dyn Store, bytes: ByteRange, data: &mut [u8]) -> Result<()> {
         if let Now::Done(result) = below.read_now(bytes, data) {
-            return result;
+            return result.map_err(|error| self.of_origin(error));
         }
         let io = Io::new(Request::new(Op::Read, bytes), bowline_io::alloc(data.len()));
         let done = below.submit(io).await;
-        done.result?;
+        done.result.map_err(|error| self.of_origin(error))?;
         copy_out(&done.data, data)
     }
 

@@ -12,7 +12,7 @@ use super::{DiffStorage, Trouble};
 impl DiffStorage {
     /// Waits until a segment may be had again, or never.
     pub(crate) fn drained(&self) -> impl Future<Output = ()> {
-        self.until(|work| work.failed.is_some() || work.trouble().is_some() || work.backlog() < BACKLOG_MAX)
+        self.until(|work| work.failed.is_some() || work.backlog() < BACKLOG_MAX)
     }
 
     /// Waits until a segment may be had, or the snapshot has failed.

@@ -44,6 +44,22 @@ fn an_origin_that_vanishes_is_told_once_for_each_snapshot() {
 }
 
 #[test]
+fn an_origin_that_only_images_miss_is_told_too() {
+    for pace in [Pace::Now, Pace::Later] {
+        let (store, device) = device(1, pace);
+        let told = Arc::new(Told::default());
+        let snapshot = take_with("s", &device, None, &memory(MIB), told.clone());
+        store.gone.store(true, Ordering::Relaxed);
+        for _ in 0..3 {
+            let error = read(image(&snapshot), ByteRange::new(0, 4096)).unwrap_err();
+            assert_eq!(error.errno(), Errno(5), "{error}");
+        }
+        assert_eq!(gone(&told), ["s device-gone disk Some(Gone)"]);
+        assert_eq!(snapshot.state(), SnapshotState::Active, "what is preserved can still be read");
+    }
+}
+
+#[test]
 fn a_device_that_is_removed_is_told_once() {
     let (_, device) = device(1, Pace::Now);
     let told = Arc::new(Told::default());
