@@ -13,7 +13,7 @@ use bowline_block::Result;
 
 pub use real::{RealFile, RealFolder};
 #[cfg(any(test, feature = "sim"))]
-pub use sim::{FolderFault, FolderOp, SimFolder, Trouble};
+pub use sim::{FolderFault, FolderOp, FolderWalk, SimFolder, Trouble};
 
 /// A file.
 pub trait StateFile: Send + Sync {

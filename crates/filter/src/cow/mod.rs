@@ -31,6 +31,7 @@ mod granule;
 mod history;
 mod image;
 mod interval;
+mod journal;
 mod lane;
 mod layers;
 mod remove;

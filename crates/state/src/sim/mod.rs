@@ -126,6 +126,13 @@ impl SimFolder {
         Self::holding(self.shared.lock().at(moment), &PowerSwitch::new())
     }
 
+    /// A way through all that happened, for cutting at many moments.
+    #[must_use]
+    pub fn walk(&self) -> FolderWalk {
+        let state = self.shared.lock();
+        FolderWalk { disk: state.start.clone(), past: state.log.clone().into_iter().peekable() }
+    }
+
     /// Turns the power off; what is left.
     #[must_use]
     pub fn power_cut(&self, seed: u64) -> Self {
@@ -209,6 +216,33 @@ impl SimFolder {
     /// As [`Folder::replace`].
     pub fn put(&self, name: &str, bytes: &[u8]) -> Result<()> {
         self.replace(name, bytes)
+    }
+}
+
+/// A folder's past, from the beginning on.
+pub struct FolderWalk {
+    disk: Disk,
+    past: std::iter::Peekable<std::vec::IntoIter<(u64, Entry)>>,
+}
+
+impl FolderWalk {
+    /// Goes on until behind that moment.
+    pub fn go_to(&mut self, moment: u64) {
+        while let Some((_, entry)) = self.past.next_if(|(at, _)| *at <= moment) {
+            self.disk.apply(&entry);
+        }
+    }
+
+    /// As [`SimFolder::cut_at`].
+    #[must_use]
+    pub fn cut(&self, seed: u64) -> SimFolder {
+        SimFolder::holding(self.disk.cut(seed), &PowerSwitch::new())
+    }
+
+    /// As [`SimFolder::kill_at`].
+    #[must_use]
+    pub fn kill(&self) -> SimFolder {
+        SimFolder::holding(self.disk.clone(), &PowerSwitch::new())
     }
 }
 

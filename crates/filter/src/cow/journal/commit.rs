@@ -1,0 +1,570 @@
+//! A journal in use: commits are gathered and made durable together, on a thread of its own.
+//!
+//! ```text
+//!   writers ──commit──► queue ──► data of all ──► sync ──► one frame ──► sync ──► all are told
+//!                         ▲                                                        │
+//!                         └── what comes meanwhile is the next group ◄─────────────┘
+//! ```
+//!
+//! * Data first: a record on stable storage says that its data is.
+//! * When the journal cannot be written, it is marked as failed before anybody is told, because they will go on
+//!   without it: else a crash would bring a snapshot back that lacks what they changed. The mark needs no space. While not
+//!   even that can be done, nobody is told; those who wait have a bound of their own.
+//! * A journal of which a large part may be dead is written anew beside it by another thread, while commits go on; what
+//!   they added is copied in the end, and the new one takes the old one's name.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bowline_block::{Error, ErrorKind, Result};
+use bowline_state::{Folder, StateFile};
+
+use super::compact;
+use super::layout::{FAILED_AT, FRAMES_AT};
+use super::log::{FrameBuilder, Header, Scan, failed_sector};
+use super::record::Record;
+use super::ticket::{Outcome, Ticket};
+
+/// Bytes of data in one group, at most.
+const GROUP_BYTES_MAX: u64 = 16 << 20;
+/// Bytes of records in one group, at most: half of what fits.
+const GROUP_RECORDS_MAX: usize = 512 << 10;
+/// The file has so much zeroed room ahead, so that a sync need not change its size.
+const AHEAD_BYTES: u64 = if cfg!(test) { 4 << 10 } else { 256 << 10 };
+/// The number of the first frame: compaction counts back from the next one.
+const FIRST_SEQUENCE: u64 = 1 << 32;
+/// Bytes below which a journal is not compacted.
+const COMPACT_MIN: u64 = if cfg!(test) { 4 << 10 } else { 4 << 20 };
+/// How often a mark of failure is tried again.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// Where data goes. Called on the journal's thread.
+pub(crate) trait Vault: Send + Sync {
+    /// Writes.
+    fn put(&self, at: u64, data: &[u8]) -> Result<()>;
+    /// Makes durable what was written.
+    fn sync(&self) -> Result<()>;
+}
+
+/// Where data comes from.
+pub(crate) trait Source: Send + Sync {
+    /// Lends the bytes of the window, or `None` when they are on the store already.
+    fn lend(&self, window: Range<usize>, take: &mut dyn FnMut(&[u8]) -> Result<()>) -> Option<Result<()>>;
+}
+
+/// Data to be made durable.
+pub(crate) struct Write {
+    pub(crate) vault: Arc<dyn Vault>,
+    pub(crate) at: u64,
+    pub(crate) source: Arc<dyn Source>,
+    pub(crate) window: Range<usize>,
+}
+
+struct Job {
+    writes: Vec<Write>,
+    records: Vec<Record>,
+    ticket: Ticket,
+}
+
+#[derive(Default)]
+struct Queue {
+    jobs: VecDeque<Job>,
+    /// The journal has failed, and its mark is there.
+    failed: Option<String>,
+    /// To be failed.
+    doomed: Option<String>,
+    closed: bool,
+    /// A compaction has ended.
+    compacted: Option<Option<compact::Compacted>>,
+    counts: Counts,
+    #[cfg(test)]
+    damage: Option<Damage>,
+}
+
+/// What a journal has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) commits: u64,
+    pub(crate) groups: u64,
+    pub(crate) compactions: u64,
+    /// Bytes of the file that are in use.
+    pub(crate) bytes: u64,
+}
+
+/// Planted mistakes, which a test must notice.
+#[cfg(test)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Damage {
+    NoDataSync,
+    NoRecordSync,
+    RecordFirst,
+    NoFailureMark,
+}
+
+struct Inner {
+    folder: Arc<dyn Folder>,
+    name: String,
+    header: Header,
+    queue: Mutex<Queue>,
+    bell: Condvar,
+}
+
+/// See the module. Dropped, it ends; what was not committed by then is not.
+pub(crate) struct Journal {
+    inner: Arc<Inner>,
+}
+
+impl Journal {
+    /// Begins a journal that says `first`, durable when this returns.
+    pub(crate) fn create(
+        folder: Arc<dyn Folder>,
+        name: &str,
+        header: Header,
+        first: &[Record],
+    ) -> Result<Self> {
+        let mut frame = FrameBuilder::default();
+        first.iter().for_each(|record| drop(frame.push(record)));
+        let mut bytes = header.encode();
+        bytes.extend(frame.finish(header.generation, FIRST_SEQUENCE));
+        folder.replace(name, &bytes)?;
+        let file = folder.open(name)?.ok_or_else(|| gone(name))?;
+        let scan = Scan {
+            header,
+            failed: None,
+            end: bytes.len() as u64,
+            next_sequence: FIRST_SEQUENCE + 1,
+            torn: false,
+        };
+        Self::start(folder, name, file, &scan)
+    }
+
+    /// Goes on with a journal that was read. Durable when this returns: it is in use, by a daemon that knows `records`.
+    pub(crate) fn resume(
+        folder: Arc<dyn Folder>,
+        name: &str,
+        scan: &Scan,
+        records: Vec<Record>,
+    ) -> Result<Self> {
+        let file = folder.open(name)?.ok_or_else(|| gone(name))?;
+        // A frame that was being written must not be found behind a later one.
+        if scan.torn {
+            file.set_len(scan.end)?;
+            file.sync()?;
+        }
+        let this = Self::start(folder, name, file, scan)?;
+        let limit = Duration::from_secs(60);
+        match this.commit(Vec::new(), records).wait(limit) {
+            Some(Outcome::Durable) => Ok(this),
+            Some(Outcome::NoStore(why) | Outcome::NoJournal(why)) => Err(Error::new(ErrorKind::Io, why)),
+            None => {
+                Err(Error::new(ErrorKind::Timeout, format!("{name} could not be written within {limit:?}")))
+            }
+        }
+    }
+
+    fn start(folder: Arc<dyn Folder>, name: &str, file: Arc<dyn StateFile>, scan: &Scan) -> Result<Self> {
+        let inner = Arc::new(Inner {
+            folder,
+            name: name.to_owned(),
+            header: scan.header.clone(),
+            queue: Mutex::default(),
+            bell: Condvar::new(),
+        });
+        let len = file.len()?;
+        let mut committer = Committer {
+            inner: inner.clone(),
+            file,
+            end: scan.end,
+            zeroed: len,
+            sequence: scan.next_sequence,
+            live: scan.end,
+            may_have_dead: true,
+            compacting: None,
+        };
+        std::thread::Builder::new()
+            .name("snapshot-journal".to_owned())
+            .spawn(move || committer.run())
+            .map_err(|error| Error::from_io("cannot start the journal's thread", error))?;
+        Ok(Self { inner })
+    }
+
+    /// Asks for data and then records to be made durable, all or nothing after a crash.
+    pub(crate) fn commit(&self, writes: Vec<Write>, records: Vec<Record>) -> Ticket {
+        let ticket = Ticket::default();
+        let mut queue = self.inner.lock();
+        let refused = match (&queue.failed, queue.closed) {
+            (Some(why), _) => Some(why.clone()),
+            (None, true) => Some("it is closed".to_owned()),
+            (None, false) => None,
+        };
+        if let Some(why) = refused {
+            drop(queue);
+            ticket.tell(Outcome::NoJournal(why));
+            return ticket;
+        }
+        queue.jobs.push_back(Job { writes, records, ticket: ticket.clone() });
+        drop(queue);
+        self.inner.bell.notify_one();
+        ticket
+    }
+
+    /// Marks the journal as failed, with all its snapshots. The ticket is told *no journal* when that is durable.
+    pub(crate) fn fail(&self, reason: &str) -> Ticket {
+        self.inner.lock().doomed.get_or_insert_with(|| reason.to_owned());
+        self.commit(Vec::new(), Vec::new())
+    }
+
+    /// What it has done.
+    pub(crate) fn counts(&self) -> Counts {
+        self.inner.lock().counts
+    }
+
+    /// The file's name.
+    pub(crate) fn name(&self) -> &str {
+        &self.inner.name
+    }
+
+    /// What the journal is of.
+    pub(crate) fn header(&self) -> &Header {
+        &self.inner.header
+    }
+
+    /// Ends it. With `remove`, its file goes too.
+    pub(crate) fn close(&self, remove: bool) -> Result<()> {
+        self.inner.lock().closed = true;
+        self.inner.bell.notify_all();
+        if remove {
+            self.inner.folder.remove(&self.inner.name)?;
+            self.inner.folder.sync()?;
+        }
+        Ok(())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn plant(&self, damage: Damage) {
+        self.inner.lock().damage = Some(damage);
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        self.inner.lock().closed = true;
+        self.inner.bell.notify_all();
+    }
+}
+
+fn gone(name: &str) -> Error {
+    Error::new(ErrorKind::Gone, format!("{name} is not there any more"))
+}
+
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[cfg(test)]
+    fn has(&self, damage: Damage) -> bool {
+        self.lock().damage == Some(damage)
+    }
+}
+
+/// What the thread alone knows.
+struct Committer {
+    inner: Arc<Inner>,
+    file: Arc<dyn StateFile>,
+    end: u64,
+    /// Up to here the file is written, with zeroes behind the end.
+    zeroed: u64,
+    sequence: u64,
+    /// Bytes of the file after the last compaction.
+    live: u64,
+    /// Whether something was said since then that makes other records dead.
+    may_have_dead: bool,
+    /// The end when a compaction began that still goes on.
+    compacting: Option<u64>,
+}
+
+impl Committer {
+    fn run(&mut self) {
+        while let Some(group) = self.next_group() {
+            let doomed = self.inner.lock().doomed.clone();
+            if let Some(why) = doomed {
+                if !self.die(&why, group) {
+                    return;
+                }
+                continue;
+            }
+            let compacted = self.inner.lock().compacted.take();
+            if let Some(done) = compacted
+                && let Err(error) = self.take_over(done)
+            {
+                self.inner.lock().doomed.get_or_insert(error.to_string());
+            }
+            if !group.is_empty() {
+                self.commit(group);
+            }
+            self.compact_if_due();
+        }
+    }
+
+    /// Waits for the next group; `None` at the end.
+    fn next_group(&self) -> Option<Vec<Job>> {
+        let mut queue = self.inner.lock();
+        loop {
+            if queue.closed {
+                let rest = std::mem::take(&mut queue.jobs);
+                drop(queue);
+                rest.into_iter()
+                    .for_each(|job| job.ticket.tell(Outcome::NoJournal("it is closed".to_owned())));
+                return None;
+            }
+            if !queue.jobs.is_empty() || queue.compacted.is_some() {
+                break;
+            }
+            queue = self.inner.bell.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+        let mut group = Vec::new();
+        let (mut data, mut records) = (0, 0);
+        while let Some(next) = queue.jobs.front() {
+            data += next.writes.iter().map(|write| write.window.len() as u64).sum::<u64>();
+            records += next.records.iter().map(Record::encoded_bytes).sum::<usize>();
+            if !group.is_empty() && (data > GROUP_BYTES_MAX || records > GROUP_RECORDS_MAX) {
+                break;
+            }
+            group.extend(queue.jobs.pop_front());
+        }
+        Some(group)
+    }
+
+    fn commit(&mut self, group: Vec<Job>) {
+        #[cfg(test)]
+        if self.inner.has(Damage::RecordFirst) {
+            let _ = self.append(&group.iter().collect::<Vec<_>>());
+            self.store(&group);
+            group.into_iter().for_each(|job| job.ticket.tell(Outcome::Durable));
+            return;
+        }
+        let broken = self.store(&group);
+        let without = |job: &Job| {
+            let lacks = |(vault, _): &&(Arc<dyn Vault>, String)| {
+                job.writes.iter().any(|write| Arc::ptr_eq(&write.vault, vault))
+            };
+            broken.iter().find(lacks).map(|(_, why)| why.clone())
+        };
+        let (mut good, mut bad) = (Vec::new(), Vec::new());
+        for job in group {
+            match without(&job) {
+                None => good.push(job),
+                Some(why) => bad.push((job, why)),
+            }
+        }
+        bad.into_iter().for_each(|(job, why)| job.ticket.tell(Outcome::NoStore(why)));
+        match self.append(&good.iter().collect::<Vec<_>>()) {
+            Ok(()) => {
+                let mut queue = self.inner.lock();
+                queue.counts.commits += good.len() as u64;
+                queue.counts.groups += 1;
+                queue.counts.bytes = self.end;
+                drop(queue);
+                good.into_iter().for_each(|job| job.ticket.tell(Outcome::Durable));
+            }
+            Err(error) => {
+                let why = format!("{} cannot be written: {error}", self.inner.name);
+                self.inner.lock().doomed.get_or_insert_with(|| why.clone());
+                let _ = self.die(&why, good);
+            }
+        }
+    }
+
+    /// Writes and syncs the data; the vaults that could not take theirs.
+    fn store(&self, group: &[Job]) -> Vec<(Arc<dyn Vault>, String)> {
+        let mut vaults: Vec<Arc<dyn Vault>> = Vec::new();
+        let mut broken: Vec<(Arc<dyn Vault>, String)> = Vec::new();
+        for write in merged(group.iter().flat_map(|job| &job.writes)) {
+            if broken.iter().any(|(vault, _)| Arc::ptr_eq(vault, &write.vault)) {
+                continue;
+            }
+            let put = write.source.lend(write.window.clone(), &mut |data| write.vault.put(write.at, data));
+            if let Some(Err(error)) = put {
+                broken.push((write.vault.clone(), error.to_string()));
+            }
+            if !vaults.iter().any(|vault| Arc::ptr_eq(vault, &write.vault)) {
+                vaults.push(write.vault);
+            }
+        }
+        #[cfg(test)]
+        if self.inner.has(Damage::NoDataSync) {
+            return broken;
+        }
+        for vault in vaults {
+            if !broken.iter().any(|(other, _)| Arc::ptr_eq(other, &vault))
+                && let Err(error) = vault.sync()
+            {
+                broken.push((vault, error.to_string()));
+            }
+        }
+        broken
+    }
+
+    fn append(&mut self, jobs: &[&Job]) -> Result<()> {
+        let mut frame = FrameBuilder::default();
+        for record in jobs.iter().flat_map(|job| &job.records) {
+            self.may_have_dead |= kills_others(record);
+            if !frame.push(record) {
+                let full = frame.finish(self.inner.header.generation, self.sequence);
+                self.append_frame(&full)?;
+                frame.push(record);
+            }
+        }
+        if frame.is_empty() {
+            return Ok(());
+        }
+        let last = frame.finish(self.inner.header.generation, self.sequence);
+        self.append_frame(&last)
+    }
+
+    fn append_frame(&mut self, frame: &[u8]) -> Result<()> {
+        let end = self.end + frame.len() as u64;
+        if end > self.zeroed {
+            // No space for more than the frame is no failure yet.
+            let ahead = vec![0; usize::try_from(AHEAD_BYTES).unwrap_or(0)];
+            if self.file.write_at(end, &ahead).is_ok() {
+                self.zeroed = end + AHEAD_BYTES;
+            }
+        }
+        self.file.write_at(self.end, frame)?;
+        #[cfg(test)]
+        let synced = if self.inner.has(Damage::NoRecordSync) { Ok(()) } else { self.file.sync() };
+        #[cfg(not(test))]
+        let synced = self.file.sync();
+        synced?;
+        self.end = end;
+        self.sequence += 1;
+        Ok(())
+    }
+
+    /// Marks the journal as failed and then tells these, and all who come later. `false` when it is over.
+    fn die(&self, why: &str, group: Vec<Job>) -> bool {
+        while !self.mark_failed(why) {
+            let queue = self.inner.lock();
+            let (queue, _) =
+                self.inner.bell.wait_timeout(queue, RETRY).unwrap_or_else(PoisonError::into_inner);
+            if queue.closed {
+                return false;
+            }
+        }
+        let mut queue = self.inner.lock();
+        queue.failed.get_or_insert_with(|| why.to_owned());
+        let waiting = std::mem::take(&mut queue.jobs);
+        drop(queue);
+        let all = group.into_iter().chain(waiting);
+        all.for_each(|job| job.ticket.tell(Outcome::NoJournal(why.to_owned())));
+        true
+    }
+
+    /// Whether it is on stable storage that the journal has failed.
+    fn mark_failed(&self, why: &str) -> bool {
+        #[cfg(test)]
+        if self.inner.has(Damage::NoFailureMark) {
+            return true;
+        }
+        let marked = self.file.write_at(FAILED_AT, &failed_sector(why)).and_then(|()| self.file.sync());
+        if marked.is_ok() {
+            return true;
+        }
+        // One that is not there says the same.
+        let removed = self.inner.folder.remove(&self.inner.name).and_then(|()| self.inner.folder.sync());
+        if let Err(error) = &removed {
+            tracing::error!(journal = self.inner.name, %error, why, "cannot be marked as failed");
+        }
+        removed.is_ok()
+    }
+
+    fn compact_if_due(&mut self) {
+        let due = self.may_have_dead && self.end > COMPACT_MIN && self.end > self.live.saturating_mul(2);
+        if !due || self.compacting.is_some() {
+            return;
+        }
+        let (inner, file) = (self.inner.clone(), self.file.clone());
+        let (until, sequence) = (self.end, self.sequence);
+        let work = move || {
+            let done = compact::compact(&*inner.folder, &inner.name, &*file, until, sequence);
+            let done = done.inspect_err(|error| {
+                tracing::warn!(journal = inner.name, %error, "cannot be compacted");
+            });
+            inner.lock().compacted = Some(done.ok());
+            inner.bell.notify_one();
+        };
+        let started = std::thread::Builder::new().name("journal-compaction".to_owned()).spawn(work);
+        if started.is_ok() {
+            self.compacting = Some(until);
+            self.may_have_dead = false;
+        }
+    }
+
+    /// The new file takes the place of the old one.
+    fn take_over(&mut self, done: Option<compact::Compacted>) -> Result<()> {
+        let Some(from) = self.compacting.take() else { return Ok(()) };
+        // Not before it is as large again.
+        let Some(done) = done.filter(|done| copy_tail(&*self.file, from..self.end, done).is_ok()) else {
+            self.live = self.end;
+            return Ok(());
+        };
+        // From here on an error leaves open which of the two will be found, so it must not pass.
+        self.inner.folder.rename(&done.name, &self.inner.name)?;
+        self.inner.folder.sync()?;
+        let end = done.end + (self.end - from);
+        (self.file, self.live, self.end, self.zeroed) = (done.file, done.end, end, end);
+        self.inner.lock().counts.compactions += 1;
+        Ok(())
+    }
+}
+
+fn copy_tail(old: &dyn StateFile, tail: Range<u64>, new: &compact::Compacted) -> Result<()> {
+    let mut at = tail.start;
+    while at < tail.end {
+        let len = usize::try_from(tail.end - at).unwrap_or(usize::MAX).min(1 << 20);
+        let mut bytes = vec![0; len];
+        let got = old.read_at(at, &mut bytes)?;
+        if got == 0 {
+            return Err(gone("the journal's tail"));
+        }
+        new.file.write_at(new.end + (at - tail.start), bytes.get(..got).unwrap_or_default())?;
+        at += got as u64;
+    }
+    new.file.sync()
+}
+
+/// Whether records before it may not count any more.
+fn kills_others(record: &Record) -> bool {
+    matches!(record, Record::Removed { .. } | Record::ImageWritten(_) | Record::ImageZero(_))
+}
+
+/// The writes in the order of their places, neighbours of one source in one piece.
+fn merged<'a>(writes: impl Iterator<Item = &'a Write>) -> Vec<Write> {
+    let mut writes: Vec<&Write> = writes.collect();
+    writes.sort_by_key(|write| (Arc::as_ptr(&write.vault).cast::<()>().addr(), write.at));
+    let mut merged: Vec<Write> = Vec::with_capacity(writes.len());
+    for write in writes {
+        if let Some(last) = merged.last_mut()
+            && Arc::ptr_eq(&last.vault, &write.vault)
+            && Arc::ptr_eq(&last.source, &write.source)
+            && last.at + last.window.len() as u64 == write.at
+            && last.window.end == write.window.start
+        {
+            last.window.end = write.window.end;
+            continue;
+        }
+        merged.push(Write {
+            vault: write.vault.clone(),
+            at: write.at,
+            source: write.source.clone(),
+            window: write.window.clone(),
+        });
+    }
+    merged
+}
+
+const _: () = assert!(COMPACT_MIN > FRAMES_AT);
