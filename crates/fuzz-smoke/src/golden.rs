@@ -22,8 +22,16 @@ pub(crate) fn write(corpus: &Path) -> Result<()> {
 }
 
 fn all() -> Vec<Golden> {
-    [server_negotiation(), server_transmission(), client_negotiation(), client_replies(), uris(), api()]
-        .concat()
+    [
+        server_negotiation(),
+        server_transmission(),
+        client_negotiation(),
+        client_replies(),
+        uris(),
+        api(),
+        journals(),
+    ]
+    .concat()
 }
 
 fn bytes(parts: &[&[u8]]) -> Vec<u8> {
@@ -280,6 +288,17 @@ fn api() -> Vec<Golden> {
         ("moment", "\x072026-11-20T12:34:56.789Z"),
     ];
     list.into_iter().map(|(name, text)| ("api_request", name, text.as_bytes().to_vec())).collect()
+}
+
+/// The golden sample of the format, whole and cut.
+fn journals() -> Vec<Golden> {
+    let whole = include_bytes!("../../filter/src/cow/journal/tests/journal-v1.bin");
+    let cut = |len| whole.get(..len).unwrap_or_default().to_vec();
+    vec![
+        ("snapshot_journal", "all-records", whole.to_vec()),
+        ("snapshot_journal", "torn", cut(whole.len() - 40)),
+        ("snapshot_journal", "empty", cut(1024)),
+    ]
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The fuzz targets. `fuzz/fuzz_targets` has a libfuzzer program for each of them (a test counts).
 
 use bowline_api::fuzz_entry as api;
+use bowline_filter::fuzz_entry as filter;
 use bowline_nbd::fuzz_entry as nbd;
 
 /// A name and what takes the bytes.
@@ -19,6 +20,7 @@ pub(crate) fn all() -> &'static [FuzzTarget] {
         FuzzTarget { name: "client_replies", entry: nbd::client_replies },
         FuzzTarget { name: "uri", entry: nbd::uri },
         FuzzTarget { name: "api_request", entry: api::api_request },
+        FuzzTarget { name: "snapshot_journal", entry: filter::snapshot_journal },
     ]
 }
 

@@ -8,8 +8,8 @@ const LAYERS: &[&[&str]] = &[
     &["bowline-block", "bowline-nbd", "bowline-api", "bowline-bench", "xtask"],
     &["bowline-device", "bowline-io", "bowline-client", "bowline-sim", "bowline-kernel"],
     &["bowline-state"],
-    &["bowline-store", "bowline-filter", "bowline-export-nbd", "bowline-fuzz-smoke"],
-    &["bowline-daemon"],
+    &["bowline-store", "bowline-filter", "bowline-export-nbd"],
+    &["bowline-daemon", "bowline-fuzz-smoke"],
     &["bowline"],
 ];
 

@@ -47,6 +47,9 @@ pub use events::{Cause, Failure, NoEvents, SnapshotEvents, Space};
 pub use granule::GRANULE_BYTES;
 pub use history::{COW_ALTITUDE, History, IndexMemory};
 pub use image::ImageStore;
+#[cfg(any(test, feature = "fuzz"))]
+pub use journal::fuzz::snapshot_journal as fuzz_snapshot_journal;
+pub use journal::{JournalReport, ReadBlocks, check_journal};
 pub use segment::SEGMENT_BYTES;
 pub use shared::{HOLD_TIMEOUT_DEFAULT, OnFull, SnapshotState};
 pub use snapshot::{Limits, Origin, PreservedStats, Snapshot, SnapshotDevice, take};

@@ -125,7 +125,9 @@ impl Journal {
         first: &[Record],
     ) -> Result<Self> {
         let mut frame = FrameBuilder::default();
-        first.iter().for_each(|record| drop(frame.push(record)));
+        for record in first {
+            frame.push(record);
+        }
         let mut bytes = header.encode();
         bytes.extend(frame.finish(header.generation, FIRST_SEQUENCE));
         folder.replace(name, &bytes)?;

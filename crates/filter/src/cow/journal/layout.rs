@@ -151,4 +151,4 @@ fn narrow(crc: u64) -> u32 {
 }
 
 const _: () = assert!(size_of::<HeaderBytes>() == SECTOR && size_of::<FailedBytes>() == SECTOR);
-const _: () = assert!(FRAME_BYTES % ALIGN == 0 && size_of::<RecordBytes>() % ALIGN == 0);
+const _: () = assert!(FRAME_BYTES.is_multiple_of(ALIGN) && size_of::<RecordBytes>().is_multiple_of(ALIGN));

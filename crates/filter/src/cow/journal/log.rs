@@ -61,7 +61,8 @@ impl Header {
         if crc(head.as_bytes().get(..SECTOR - 4).unwrap_or_default()) != head.crc.get() {
             return Err("its header is damaged".to_owned());
         }
-        let name = usize::try_from(head.name_bytes.get()).ok().and_then(|len| head.name.get(..len));
+        let len = usize::try_from(head.name_bytes.get()).ok().filter(|&len| len <= NAME_MAX);
+        let name = len.and_then(|len| head.name.get(..len));
         let name = name.and_then(|name| std::str::from_utf8(name).ok());
         Ok(Self {
             generation: Uuid::from_bytes(head.generation),
@@ -308,7 +309,9 @@ pub(super) fn repair(bytes: &mut [u8]) {
     let Some(Ok(generation)) = bytes.get(16..32).map(<[u8; 16]>::try_from) else { return };
     let mut at = 2 * SECTOR;
     for sequence in 1u64.. {
-        let Some(Ok(mut head)) = bytes.get(at..at + FRAME_BYTES).map(FrameBytes::read_from_bytes) else { return };
+        let Some(Ok(mut head)) = bytes.get(at..at + FRAME_BYTES).map(FrameBytes::read_from_bytes) else {
+            return;
+        };
         head.magic = FRAME_MAGIC;
         head.sequence = sequence.into();
         let len = usize::try_from(head.payload_bytes.get()).unwrap_or(usize::MAX);

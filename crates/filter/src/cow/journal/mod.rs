@@ -13,6 +13,8 @@
 //! * `commit`: a journal in use, with group commit
 //! * `check`: a journal and its stores looked at offline
 
+#![allow(dead_code, unused_imports)]
+
 mod check;
 mod commit;
 mod compact;
@@ -25,6 +27,7 @@ mod log;
 mod record;
 mod ticket;
 
+pub use check::{JournalReport, ReadBlocks, check_journal};
 pub(crate) use commit::{Counts, Journal, Source, Vault, Write};
 pub(crate) use extents::{Extents, Piece};
 pub(crate) use index::{Holding, Index, KnownStore, Member, Sums};

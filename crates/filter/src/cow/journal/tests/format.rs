@@ -139,6 +139,11 @@ fn what_is_no_journal_is_refused_and_named() {
     refused(&[&[0; 16], &whole[16..]].concat(), "first bytes");
     refused(&[&whole[..8], &[2], &whole[9..]].concat(), "version 2");
     refused(&[&whole[..33], &[9], &whole[34..]].concat(), "header is damaged");
+    let mut long_name = whole.clone();
+    long_name[40..44].copy_from_slice(&256u32.to_le_bytes());
+    let sum = crc(&long_name[..508]).to_le_bytes();
+    long_name[508..512].copy_from_slice(&sum);
+    refused(&long_name, "name is no text");
     let failed = [&whole[..512], &failed_sector("no space"), &whole[1024..]].concat();
     assert_eq!(read(&failed).unwrap().0.failed.as_deref(), Some("no space"));
     let failed = [&whole[..600], &[1], &whole[601..]].concat();

@@ -1,0 +1,3 @@
+//! Entry points for fuzzing: each takes any bytes and asserts what must hold (I8, I9).
+
+pub use crate::cow::fuzz_snapshot_journal as snapshot_journal;
