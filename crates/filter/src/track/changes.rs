@@ -120,7 +120,7 @@ impl ChangeSet {
     pub fn extents(&self, from: u64, max: usize) -> (Vec<ByteRange>, Option<u64>) {
         let mut ranges = self.ranges(from);
         let found: Vec<_> = ranges.by_ref().take(max).collect();
-        let next = ranges.next().map(|range| range.start());
+        let next = ranges.next().map(ByteRange::start);
         (found, next)
     }
 

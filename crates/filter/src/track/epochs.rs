@@ -30,7 +30,7 @@ pub(crate) fn set_bytes(set: &RoaringBitmap) -> u64 {
 
 /// The set of an epoch, or the map it is made from.
 pub(crate) struct ClosedSet {
-    set: OnceLock<Arc<RoaringBitmap>>,
+    set: OnceLock<(Arc<RoaringBitmap>, u64)>,
     raw: Mutex<Option<Arc<Current>>>,
 }
 
@@ -45,16 +45,18 @@ impl ClosedSet {
     }
 
     pub(crate) fn of_set(set: Arc<RoaringBitmap>) -> Self {
-        Self { set: OnceLock::from(set), raw: Mutex::new(None) }
+        let bytes = set_bytes(&set);
+        Self { set: OnceLock::from((set, bytes)), raw: Mutex::new(None) }
     }
 
     /// The set, packed now if it was not yet.
     pub(crate) fn get(&self) -> Arc<RoaringBitmap> {
-        let set = self.set.get_or_init(|| {
+        let (set, _) = self.set.get_or_init(|| {
             let raw = lock(&self.raw).clone();
             let mut set = raw.map(|raw| raw.map.to_set()).unwrap_or_default();
             set.optimize();
-            Arc::new(set)
+            let bytes = set_bytes(&set);
+            (Arc::new(set), bytes)
         });
         lock(&self.raw).take();
         set.clone()
@@ -66,7 +68,7 @@ impl ClosedSet {
 
     fn bytes(&self) -> u64 {
         match self.set.get() {
-            Some(set) => set_bytes(set),
+            Some((_, bytes)) => *bytes,
             None => lock(&self.raw).as_ref().map_or(0, |raw| raw.map.bytes()),
         }
     }
@@ -101,6 +103,8 @@ impl Member {
 pub(crate) struct Chain {
     members: VecDeque<Member>,
     names: usize,
+    /// So many of the oldest members have no names any more.
+    nameless: usize,
 }
 
 impl Chain {
@@ -114,13 +118,12 @@ impl Chain {
         member.names.retain(|(_, name)| !name.is_empty() && name.len() <= NAME_BYTES_MAX);
         self.names += member.names.len();
         self.members.push_back(member);
-        let mut at = 0;
         while self.names > NAMES_MAX {
-            let Some(oldest) = self.members.get_mut(at) else { break };
+            let Some(oldest) = self.members.get_mut(self.nameless) else { break };
             let gone = oldest.names.len().min(self.names - NAMES_MAX);
             oldest.names.drain(..gone);
             self.names -= gone;
-            at += 1;
+            self.nameless += usize::from(oldest.names.is_empty());
         }
     }
 
@@ -194,6 +197,7 @@ impl Chain {
             self.names -= self.members.range(at..at + 2).map(|member| member.names.len()).sum::<usize>();
             self.names += merged.names.len();
             self.members.remove(at + 1);
+            self.nameless = if at + 1 < self.nameless { self.nameless - 1 } else { self.nameless.min(at) };
             if let Some(slot) = self.members.get_mut(at) {
                 *slot = merged;
             }

@@ -40,5 +40,7 @@ pub use identity::{Identity, StoreIdentity};
 pub use open::{Continuity, Opened};
 pub use tracker::{Closed, TRACK_ALTITUDE, TrackLimits, TrackStatus, Tracker};
 
+#[cfg(all(test, feature = "shuttle"))]
+mod schedule_tests;
 #[cfg(all(test, not(feature = "shuttle")))]
 mod tests;

@@ -74,7 +74,7 @@ impl Tracker {
         limits: TrackLimits,
     ) -> Opened {
         Self::open_within(
-            folder,
+            &folder,
             &Expected { identity, session, fingerprint_now },
             events,
             limits,
@@ -83,14 +83,14 @@ impl Tracker {
     }
 
     pub(crate) fn open_within(
-        folder: Arc<dyn Folder>,
+        folder: &Arc<dyn Folder>,
         expected: &Expected<'_>,
         events: Arc<dyn TrackEvents>,
         limits: TrackLimits,
         set_limits: SetLimits,
     ) -> Opened {
         let identity = expected.identity;
-        let past = recover::read(&*folder, expected);
+        let past = recover::read(&**folder, expected);
         let mut continuity = match &past {
             Past::Clean { .. } => Continuity::Clean,
             Past::Crashed { regions, bytes, .. } => {
@@ -100,10 +100,10 @@ impl Tracker {
         };
         let begun = match past {
             Past::Clean { header, members, sets_len, live } => {
-                begin_again(&folder, header, members, sets_len, live)
+                begin_again(folder, header, members, sets_len, live)
             }
-            Past::Crashed { header, members, .. } => begin_recovered(&folder, header, members),
-            Past::Nothing { .. } => begin_anew(&folder, identity),
+            Past::Crashed { header, members, .. } => begin_recovered(folder, header, members),
+            Past::Nothing { .. } => begin_anew(folder, identity),
         };
         let begun = begun.and_then(|begun| {
             let intents = folder.open(INTENTS_FILE)?;

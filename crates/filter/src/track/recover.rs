@@ -111,7 +111,8 @@ pub(crate) fn chain_of(records: Vec<Record>, generation: Uuid) -> Result<Vec<Mem
 /// What the sectors say of the two epochs that may not be in `sets`.
 #[derive(Default)]
 pub(crate) struct FoundIntents {
-    pub(crate) sets: [RoaringBitmap; 2],
+    /// Of the first epoch, of the second, and of any whatever.
+    pub(crate) sets: [RoaringBitmap; 3],
     /// Regions, each counted once.
     regions: RoaringBitmap,
     pub(crate) bad_sectors: Vec<(u64, Error)>,
@@ -134,11 +135,9 @@ pub(crate) fn parse_intents(data: &[u8], header: &Header, saved: u64) -> Result<
         let expected = u32::try_from(index).unwrap_or(u32::MAX);
         match Sector::decode(bytes, expected) {
             Err(error) => {
-                // It may have been anything: all of its regions count, in whichever epoch it was.
-                let offset = offset_of(parity, index, regions);
-                found.bad_sectors.push((offset, error));
-                let which = if of(saved + 1) { 0 } else { 1 };
-                found.add(which, own, header.shape());
+                // It may have been anything: all of its regions count, in whichever epoch.
+                found.bad_sectors.push((offset_of(parity, index, regions), error));
+                found.add(2, own, header.shape());
             }
             Ok(sector) if sector.generation != generation_part(header.generation) || sector.epoch == 0 => {}
             Ok(sector) if !of(sector.epoch) => {
@@ -251,10 +250,12 @@ fn crashed(folder: &dyn Folder, header: Header, mut members: Vec<Member>) -> Res
     let data = read_file(folder, INTENTS_FILE, file_bytes(super::grain::REGIONS_MAX) * 2)
         .map_err(in_file(INTENTS_FILE))?;
     let data = data.ok_or_else(|| corrupt("its tracker's file intents is missing"))?;
-    let FoundIntents { sets: [mut first, second], regions, .. } =
+    let FoundIntents { sets: [mut first, mut second, any], regions, .. } =
         parse_intents(&data, &header, saved).map_err(in_file(INTENTS_FILE))?;
     let shape = header.shape();
     let regions_len = regions.len();
+    first |= &any;
+    second |= &any;
     let bytes = counted(&(&first | &second), shape);
     if header.live_epoch > saved {
         if header.live_epoch != saved + 1 {
@@ -273,7 +274,11 @@ fn crashed(folder: &dyn Folder, header: Header, mut members: Vec<Member>) -> Res
         add(saved + 1, saved + 1, first);
     }
     if saved + 1 < last {
-        add(saved + 2, last, second);
+        add(saved + 2, saved + 2, second);
+    }
+    if saved + 2 < last {
+        // Takes behind which nothing was written, and numbers that were granted and not used.
+        add(saved + 3, last, any);
     }
     Ok(Past::Crashed { header, members, regions: regions_len, bytes })
 }

@@ -9,6 +9,11 @@
 
 mod basic;
 mod cut;
+mod many;
+mod model;
+mod restart;
 mod rig;
 mod support;
 mod taken;
+mod threads;
+mod trouble;
