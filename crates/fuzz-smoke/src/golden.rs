@@ -30,6 +30,7 @@ fn all() -> Vec<Golden> {
         uris(),
         api(),
         journals(),
+        tracker(),
     ]
     .concat()
 }
@@ -299,6 +300,14 @@ fn journals() -> Vec<Golden> {
         ("snapshot_journal", "torn", cut(whole.len() - 40)),
         ("snapshot_journal", "empty", cut(1024)),
     ]
+}
+
+/// First byte: which file; then its bytes.
+fn tracker() -> Vec<Golden> {
+    let samples = bowline_filter::track::fuzz_entry::samples();
+    let input =
+        |(which, name, content): (u8, _, Vec<u8>)| ("tracker_files", name, bytes(&[&[which], &content]));
+    samples.into_iter().map(input).collect()
 }
 
 #[cfg(test)]

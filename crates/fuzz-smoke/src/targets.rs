@@ -2,6 +2,7 @@
 
 use bowline_api::fuzz_entry as api;
 use bowline_filter::fuzz_entry as filter;
+use bowline_filter::track::fuzz_entry as track;
 use bowline_nbd::fuzz_entry as nbd;
 
 /// A name and what takes the bytes.
@@ -21,6 +22,7 @@ pub(crate) fn all() -> &'static [FuzzTarget] {
         FuzzTarget { name: "uri", entry: nbd::uri },
         FuzzTarget { name: "api_request", entry: api::api_request },
         FuzzTarget { name: "snapshot_journal", entry: filter::snapshot_journal },
+        FuzzTarget { name: "tracker_files", entry: track::tracker_files },
     ]
 }
 

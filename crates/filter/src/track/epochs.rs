@@ -193,14 +193,14 @@ impl Chain {
         let at = self.members.partition_point(|member| member.first < older.first);
         let here = self.members.get(at).is_some_and(|member| Arc::ptr_eq(&member.set, &older.set));
         if here && self.members.get(at + 1).is_some_and(|newer| newer.last == merged.last) {
-            // Names may have been dropped meanwhile.
-            self.names -= self.members.range(at..at + 2).map(|member| member.names.len()).sum::<usize>();
-            self.names += merged.names.len();
-            self.members.remove(at + 1);
-            self.nameless = if at + 1 < self.nameless { self.nameless - 1 } else { self.nameless.min(at) };
+            // Names may have been dropped meanwhile: those that are there now stay.
+            let newer = self.members.remove(at + 1);
             if let Some(slot) = self.members.get_mut(at) {
-                *slot = merged;
+                let mut names = std::mem::take(&mut slot.names);
+                names.extend(newer.map(|newer| newer.names).unwrap_or_default());
+                *slot = Member { names, ..merged };
             }
+            self.nameless = if at + 1 < self.nameless { self.nameless - 1 } else { self.nameless.min(at) };
         }
     }
 }

@@ -10,7 +10,11 @@ use roaring::RoaringBitmap;
 use super::grain::{Run, mask_of};
 use super::sync::{AtomicU64, Ordering};
 
+#[cfg(not(feature = "shuttle"))]
 const LEAF_WORDS: usize = 1024;
+/// Each word is a place where another thread may go on.
+#[cfg(feature = "shuttle")]
+const LEAF_WORDS: usize = 1;
 const LEAF_BLOCKS: u64 = LEAF_WORDS as u64 * 64;
 
 type Leaf = Box<[AtomicU64]>;

@@ -12,6 +12,7 @@
 //! * A bit is set before the request goes on to what is below, and once set is only looked at.
 
 mod changes;
+mod check;
 mod committer;
 mod current;
 mod disk;
@@ -20,11 +21,14 @@ mod epochs;
 mod events;
 mod filter;
 mod fingerprint;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz_entry;
 mod grain;
 mod identity;
 mod intents;
 mod map;
 mod marking;
+mod measure;
 mod open;
 mod query;
 mod recover;
@@ -34,9 +38,11 @@ mod turn;
 mod worker;
 
 pub use changes::ChangeSet;
+pub use check::{Finding, Severity, check};
 pub use events::{NoTrackEvents, TrackEvents};
 pub use fingerprint::{Fingerprint, SAMPLE_BYTES, SAMPLES, Traces};
 pub use identity::{Identity, StoreIdentity};
+pub use measure::{Spread, changed_tracker};
 pub use open::{Continuity, Opened};
 pub use tracker::{Closed, TRACK_ALTITUDE, TrackLimits, TrackStatus, Tracker};
 

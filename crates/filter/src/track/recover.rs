@@ -167,6 +167,11 @@ pub(crate) fn parse_intents(data: &[u8], header: &Header, saved: u64) -> Result<
 }
 
 impl FoundIntents {
+    /// How many regions count.
+    pub(crate) fn regions(&self) -> u64 {
+        self.regions.len()
+    }
+
     fn add(&mut self, which: usize, regions: Run, shape: Shape) {
         insert(&mut self.regions, regions);
         let blocks = shape.blocks.touched_by(shape.regions.range_of(regions, shape.size));

@@ -9,6 +9,7 @@
 
 mod basic;
 mod cut;
+mod format;
 mod many;
 mod model;
 mod restart;

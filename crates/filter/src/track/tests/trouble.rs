@@ -35,11 +35,14 @@ fn i1_failing_intents_let_the_write_go_on_and_end_the_generation() {
         write(&device, 0, &[1; 512]);
         assert_eq!(tracker.changed(closed, None).unwrap_err().kind(), ErrorKind::Gone);
         assert!(!tracker.status().durable && tracker.session() != session);
-        let told = told.0.lock().unwrap().clone();
-        assert!(
-            told.iter().any(|one| one.contains("not durable: intents cannot be made durable")),
-            "{told:?}"
-        );
+        // The write goes on first.
+        let heard =
+            || told.0.lock().unwrap().iter().any(|one| one.contains("not durable: intents cannot be"));
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !heard() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert!(heard(), "{:?}", told.0.lock().unwrap());
         // In memory it goes on.
         let closed = close(&device, &tracker, "b");
         write(&device, BLOCK, &[1; 512]);
