@@ -32,6 +32,16 @@ pub(crate) struct NbdDefaults {
     pub(crate) insecure: bool,
 }
 
+/// What the state folder is to have in the end.
+pub(crate) enum Kept {
+    /// What is there: it could not be read, and is nobody's to overwrite.
+    Unread,
+    /// What was read, but for what the trackers have come to: not all of it is back.
+    Loaded(Stored),
+    /// What the tables have.
+    Tables,
+}
+
 /// Everything there is.
 pub(crate) struct Daemon {
     pub(crate) queues: Queues,
@@ -42,13 +52,15 @@ pub(crate) struct Daemon {
     pub(crate) started_at: Timestamp,
     pub(crate) started: Instant,
     changing: Mutex<()>,
+    kept: Mutex<Kept>,
     unsaved: AtomicBool,
     stopping: AtomicBool,
 }
 
 impl Daemon {
     pub(crate) fn new(queues: Queues, nbd: NbdDefaults, state: Option<StateFolder>) -> Arc<Self> {
-        Arc::new(Self {
+        let (keeper, wishes) = crate::keeper::wishes();
+        let daemon = Arc::new(Self {
             queues,
             tables: Arc::default(),
             events: Arc::default(),
@@ -57,9 +69,15 @@ impl Daemon {
             started_at: Timestamp::now(),
             started: Instant::now(),
             changing: Mutex::new(()),
+            kept: Mutex::new(Kept::Tables),
             unsaved: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
-        })
+        });
+        if daemon.state.is_some() {
+            daemon.events.keep_with(keeper);
+            crate::keeper::start(&daemon, wishes);
+        }
+        daemon
     }
 
     /// Waits for its turn to change something.
@@ -97,6 +115,9 @@ impl Daemon {
     pub(crate) fn save(&self, done: impl Display) -> Result<(), ApiError> {
         let Some(folder) = &self.state else { return Ok(()) };
         self.is_running(&done)?;
+        if !matches!(*self.kept(), Kept::Tables) {
+            return Ok(());
+        }
         let saved = folder.save(&self.stored());
         self.unsaved.store(saved.is_err(), Ordering::SeqCst);
         saved.map_err(|error| {
@@ -105,6 +126,11 @@ impl Daemon {
             let message = format!("{done}, but will not outlive the daemon: {error}");
             ApiError { kind: error.kind, message }
         })
+    }
+
+    /// What the state folder is to have.
+    pub(crate) fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// From here on nothing changes but by the stop, which empties the tables: they are not what is to be kept.
@@ -162,7 +188,18 @@ impl Daemon {
             .chain(tables.hidden_later.clone())
             .collect();
         let plain_snapshots = tables.snapshots.iter().map(|snapshot| snapshot.name.clone()).collect();
-        Stored { devices, exports, hidden, plain_snapshots, ..Stored::default() }
+        let tracker_sessions = tables.tracker_sessions();
+        drop(tables);
+        let events_reserved = self.events.reserve();
+        Stored {
+            devices,
+            exports,
+            hidden,
+            plain_snapshots,
+            tracker_sessions,
+            events_reserved,
+            ..Stored::default()
+        }
     }
 }
 

@@ -14,6 +14,7 @@ use crate::export::stop_all;
 use crate::snapshot::OriginState;
 use crate::status::memory_bytes;
 use crate::tables::{DeviceEntry, Tables};
+use crate::tracking::Before;
 
 /// An opened store, with what is told about it.
 struct Bottom {
@@ -29,7 +30,7 @@ impl Daemon {
         // Opening can take as long as a server does not answer: nobody else waits for that.
         let entry = self.open_device(request.clone())?;
         let _turn = self.change();
-        self.insert_device(&entry)?;
+        self.insert_device(&entry, Before::IsForgotten)?;
         self.write().forget_absent(&request.name);
         self.save(format_args!("device {} is added", request.name))?;
         self.device_show(&request.name)
@@ -38,7 +39,7 @@ impl Daemon {
     /// Opens the store and notes the device; the caller has the turn.
     pub(crate) fn add_device(&self, request: DeviceAdd) -> Result<(), ApiError> {
         let entry = self.open_device(request)?;
-        self.insert_device(&entry)
+        self.insert_device(&entry, Before::Counts)
     }
 
     /// Opens the store; nobody knows of it yet.
@@ -73,7 +74,7 @@ impl Daemon {
     }
 
     /// Notes the device; the caller has the turn. The name may have been taken while the store was opened.
-    fn insert_device(&self, entry: &DeviceEntry) -> Result<(), ApiError> {
+    fn insert_device(&self, entry: &DeviceEntry, before: Before) -> Result<(), ApiError> {
         let name = entry.device.name().to_owned();
         let may = self.is_running(format_args!("add device {name}")).and_then(|()| self.may_add(&name));
         if may.is_err() {
@@ -82,7 +83,7 @@ impl Daemon {
         }
         // Before anybody can write to it.
         if entry.asked.as_ref().is_some_and(|asked| asked.track)
-            && let Err(error) = self.track(&format!("track device {name}"), entry)
+            && let Err(error) = self.track(&format!("track device {name}"), entry, before)
         {
             entry.device.close();
             return Err(error);
@@ -195,6 +196,7 @@ impl Daemon {
     pub(crate) fn device_remove(&self, name: &str, force: bool) -> Result<(), ApiError> {
         let _turn = self.change();
         if self.write().forget_absent(name) {
+            self.forget_tracker(name);
             return self.save(format_args!("device {name} is forgotten"));
         }
         let snapshots = self.may_remove(name, force)?;
@@ -202,6 +204,7 @@ impl Daemon {
             self.remove_snapshot(&snapshot)?;
         }
         self.take_out_device(name)?;
+        self.forget_tracker(name);
         self.events.draft(EventKind::DeviceRemoved, format!("device {name} was removed")).device(name).post();
         self.save(format_args!("device {name} is removed"))
     }

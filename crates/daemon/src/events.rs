@@ -1,7 +1,8 @@
 //! What happened, in order, for whoever asks later or waits for it now.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::mpsc::SyncSender;
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use bowline_api::{Event, EventId, EventKind, Timestamp};
@@ -9,17 +10,25 @@ use bowline_api::{Event, EventId, EventKind, Timestamp};
 /// Events kept; older ones are forgotten.
 const KEPT: usize = 10_000;
 
+/// Numbers that are set aside at a time. A crash loses those that were not used: no number is used twice, and a number
+/// that somebody knows is never beyond the next one.
+const RESERVE: u64 = 1 << 16;
+
 /// The events of this daemon's life.
 #[derive(Default)]
 pub(crate) struct EventLog {
     log: Mutex<Log>,
     added: Condvar,
+    /// Who saves the state.
+    keeper: OnceLock<SyncSender<()>>,
 }
 
 #[derive(Default)]
 struct Log {
     kept: VecDeque<Event>,
     last: u64,
+    /// Numbers up to this one are noted as used, or on their way to be.
+    reserved: u64,
 }
 
 /// An event that is being put together.
@@ -70,6 +79,37 @@ impl EventLog {
         }
     }
 
+    /// From now on `keeper` is told what is to be saved.
+    pub(crate) fn keep_with(&self, keeper: SyncSender<()>) {
+        let _ = self.keeper.set(keeper);
+    }
+
+    /// Asks for the state to be saved soon. Never waits.
+    pub(crate) fn wish_saved(&self) {
+        if let Some(keeper) = self.keeper.get() {
+            // Full: it will be.
+            let _ = keeper.try_send(());
+        }
+    }
+
+    /// Goes on behind the numbers of an earlier daemon.
+    pub(crate) fn begin_after(&self, used: u64) {
+        let mut log = self.lock();
+        log.last = log.last.max(used);
+    }
+
+    /// The number that is to be noted as used: some ahead, for what happens until the next time.
+    pub(crate) fn reserve(&self) -> u64 {
+        let mut log = self.lock();
+        log.reserved = log.last + RESERVE;
+        log.reserved
+    }
+
+    /// The number of the last event.
+    pub(crate) fn last(&self) -> u64 {
+        self.lock().last
+    }
+
     /// How many are kept, and how many can be.
     pub(crate) fn fill(&self) -> (usize, usize) {
         (self.lock().kept.len(), KEPT)
@@ -116,7 +156,11 @@ impl Draft<'_> {
             log.kept.pop_front();
         }
         log.kept.push_back(event);
+        let low = log.last + RESERVE / 2 == log.reserved;
         drop(log);
         events.added.notify_all();
+        if low {
+            events.wish_saved();
+        }
     }
 }

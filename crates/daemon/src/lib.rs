@@ -23,6 +23,7 @@ mod device;
 mod error;
 mod events;
 mod export;
+mod keeper;
 mod metrics;
 mod serve;
 mod snapshot;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bowline_api::{ApiError, DeviceAdd, ErrorKind, EventKind, ExportAdd, ExportKind, Source};
 use bowline_io::{EngineKind, Queues, QueuesConfig, probe};
 
-use crate::daemon::{Daemon, NbdDefaults};
+use crate::daemon::{Daemon, Kept, NbdDefaults};
 use crate::error::failed_io;
 use crate::options::{EngineChoice, ListenAddr, ServeOptions};
 use crate::socket::ControlSocket;
@@ -78,11 +78,15 @@ fn choose_engine(wanted: Option<EngineChoice>) -> Result<EngineKind, ApiError> {
 /// can connect finds all of them.
 fn bring_up(daemon: &Arc<Daemon>, options: &ServeOptions) -> Result<(), ApiError> {
     let _turn = daemon.change();
+    *daemon.kept() = Kept::Unread;
     let stored = match &daemon.state {
         Some(folder) => folder.load()?,
         None => Stored::default(),
     };
-    let Stored { devices, exports, hidden, plain_snapshots, .. } = stored;
+    reserve_events(daemon, &stored)?;
+    *daemon.kept() = Kept::Loaded(stored.clone());
+    let Stored { devices, exports, hidden, plain_snapshots, tracker_sessions, .. } = stored;
+    daemon.write().sessions = tracker_sessions;
     bring_back_devices(daemon, devices);
     let disks: Vec<String> =
         options.disks.iter().map(|disk| add_disk(daemon, disk)).collect::<Result<_, _>>()?;
@@ -102,6 +106,7 @@ fn bring_up(daemon: &Arc<Daemon>, options: &ServeOptions) -> Result<(), ApiError
             lines.push_str(&format!("{name}  {uri}\n"));
         }
     }
+    *daemon.kept() = Kept::Tables;
     // What it cannot keep is told, and tried again at the stop: the disks are served either way.
     let _ = daemon.save("the daemon is up");
     daemon.events.draft(EventKind::Started, "the daemon is up").post();
@@ -110,6 +115,13 @@ fn bring_up(daemon: &Arc<Daemon>, options: &ServeOptions) -> Result<(), ApiError
     let _ = out.write_all(lines.as_bytes()).and_then(|()| out.flush());
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     Ok(())
+}
+
+/// Goes on with the numbers of events where the last daemon ended. That some are set aside is noted before any is used.
+fn reserve_events(daemon: &Daemon, stored: &Stored) -> Result<(), ApiError> {
+    let Some(folder) = &daemon.state else { return Ok(()) };
+    daemon.events.begin_after(stored.events_reserved);
+    folder.save(&Stored { events_reserved: daemon.events.reserve(), ..stored.clone() })
 }
 
 /// What cannot be brought back is told and kept for the next start: one missing disk must not keep the others down.

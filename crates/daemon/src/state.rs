@@ -3,12 +3,13 @@
 //! One JSON document, replaced whole: written beside the old one, made durable, renamed over it, and the folder made
 //! durable. A crash leaves the old or the new document, never a mix. A lock file keeps a second daemon out.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use bowline_api::{ApiError, DeviceAdd, ErrorKind, ExportAdd, ListenAddr};
+use bowline_api::{ApiError, DeviceAdd, ErrorKind, ExportAdd, ListenAddr, Uuid};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
@@ -16,7 +17,9 @@ use crate::error::failed_io;
 
 const FILE: &str = "state.json";
 const LOCK: &str = "lock";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// The oldest version that is read. What it lacks is empty.
+const VERSION_OLDEST: u32 = 1;
 /// A state document beyond this is not ours.
 const BYTES_MAX: u64 = 64 << 20;
 
@@ -35,6 +38,12 @@ pub(crate) struct Stored {
     /// Snapshots that do not outlive the daemon: named so that their end can be told.
     #[serde(default)]
     pub(crate) plain_snapshots: Vec<String>,
+    /// The session of each device's tracker: its files are believed if they are of that one.
+    #[serde(default)]
+    pub(crate) tracker_sessions: BTreeMap<String, Uuid>,
+    /// Events have numbers up to this one at most.
+    #[serde(default)]
+    pub(crate) events_reserved: u64,
 }
 
 /// A device that a listener does not serve, because its export there was removed.
@@ -100,8 +109,10 @@ impl StateFolder {
             ApiError::new(ErrorKind::InvalidRequest, &what, why, hint)
         };
         let stored: Stored = serde_json::from_str(&text).map_err(|error| bad(error.to_string()))?;
-        if stored.version != VERSION {
-            return Err(bad(format!("it has version {}, this daemon reads {VERSION}", stored.version)));
+        if !(VERSION_OLDEST..=VERSION).contains(&stored.version) {
+            let why =
+                format!("it has version {}, this daemon reads {VERSION_OLDEST} to {VERSION}", stored.version);
+            return Err(bad(why));
         }
         Ok(stored)
     }

@@ -15,9 +15,10 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, Kept};
 use crate::error::failed_io;
 use crate::export::DRAIN;
+use crate::state::Stored;
 
 /// Verbs that run or wait for their turn at once. Followers of events wait on threads of their own.
 const VERBS_MAX: usize = 16;
@@ -128,10 +129,15 @@ fn stop(daemon: &Daemon, hurry: &AtomicBool) -> Result<(), ApiError> {
     daemon.events.draft(EventKind::Stopping, "the daemon is stopping").post();
     // The change that could not be kept, once more, while there still is what it is about.
     let mut result = if daemon.unsaved() { daemon.save("what was changed last is done") } else { Ok(()) };
+    let mut kept = match std::mem::replace(&mut *daemon.kept(), Kept::Tables) {
+        Kept::Unread => None,
+        Kept::Loaded(stored) => Some(stored),
+        Kept::Tables => Some(daemon.stored()),
+    };
     daemon.end_changes();
     for name in over_own_exports(daemon) {
         daemon.disconnect(&name);
-        result = result.and(end(daemon, &name));
+        result = result.and(end(daemon, &name, &mut kept));
     }
     let servers: Vec<_> =
         daemon.write().listeners.iter_mut().filter_map(|listener| listener.server.take()).collect();
@@ -145,19 +151,25 @@ fn stop(daemon: &Daemon, hurry: &AtomicBool) -> Result<(), ApiError> {
     }
     let devices: Vec<String> = daemon.read().devices.keys().cloned().collect();
     for name in devices {
-        result = result.and(end(daemon, &name));
+        result = result.and(end(daemon, &name, &mut kept));
     }
-    result
+    let (Some(folder), Some(mut kept)) = (&daemon.state, kept) else { return result };
+    // The sessions of the trackers are others now, and so are the numbers of events.
+    kept.events_reserved = daemon.events.last();
+    result.and(folder.save(&kept))
 }
 
-/// Flushes a device and closes it, whether or not it could be flushed.
-fn end(daemon: &Daemon, name: &str) -> Result<(), ApiError> {
-    let (device, read_only) = {
-        let tables = daemon.read();
-        let entry = tables.device(name)?;
-        (entry.device.clone(), entry.read_only)
-    };
-    let flushed = if read_only { Ok(()) } else { daemon.flush(&device) };
+/// Flushes a device and closes it, whether or not it could be flushed. What its tracker knows is saved if it was: else the
+/// next start takes it for a crash.
+fn end(daemon: &Daemon, name: &str, kept: &mut Option<Stored>) -> Result<(), ApiError> {
+    let entry = daemon.read().device(name)?.clone();
+    let flushed = if entry.read_only { Ok(()) } else { daemon.flush(&entry.device) };
+    if flushed.is_ok()
+        && let Some((name, session)) = daemon.save_tracker(&entry)
+        && let Some(kept) = kept
+    {
+        kept.tracker_sessions.insert(name, session);
+    }
     flushed.and(daemon.end_device(name))
 }
 

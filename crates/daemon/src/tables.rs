@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use bowline_api::{ApiError, Cache, DeviceAdd, ExportAdd, ListenAddr};
+use bowline_api::{ApiError, Cache, DeviceAdd, ExportAdd, ListenAddr, Uuid};
 use bowline_device::Device;
 use bowline_export_nbd::NbdServer;
 use bowline_store::FileStore;
@@ -66,6 +66,8 @@ pub(crate) struct Tables {
     pub(crate) absent: Vec<AbsentDevice>,
     /// The exports of those.
     pub(crate) absent_exports: Vec<ExportAdd>,
+    /// The sessions of trackers, as the state folder has them.
+    pub(crate) sessions: BTreeMap<String, Uuid>,
     /// What listeners that do not run yet are not to serve.
     pub(crate) hidden_later: Vec<Hidden>,
     next_id: u64,
@@ -85,6 +87,17 @@ impl Tables {
     pub(crate) fn snapshot(&self, name: &str) -> Result<&SnapshotEntry, ApiError> {
         let found = self.snapshots.iter().find(|snapshot| snapshot.name == name);
         found.ok_or_else(|| ApiError::not_found("snapshot", name))
+    }
+
+    /// The sessions of all trackers: of those that run, and of devices that could not be opened.
+    pub(crate) fn tracker_sessions(&self) -> BTreeMap<String, Uuid> {
+        let absent = self.absent.iter().map(|absent| &absent.asked.name);
+        let absent = absent.filter_map(|name| Some((name.clone(), *self.sessions.get(name)?)));
+        let running = self
+            .devices
+            .iter()
+            .filter_map(|(name, entry)| Some((name.clone(), entry.origin.tracker()?.session()?)));
+        absent.chain(running).collect()
     }
 
     pub(crate) fn listener(&self, id: u64) -> Option<&Listener> {

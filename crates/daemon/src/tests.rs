@@ -1,10 +1,11 @@
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bowline_api::{
     Cache, ChangesQuery, DeviceAdd, ErrorKind, EventId, EventKind, ExportAdd, ExportKind, ListenAddr,
-    SnapshotTake,
+    SnapshotTake, Uuid,
 };
 use bowline_io::{EngineKind, Queues, QueuesConfig};
 
@@ -29,11 +30,12 @@ fn golden() -> Stored {
         read_only,
     };
     Stored {
-        version: 1,
+        version: 2,
         devices: vec![
             DeviceAdd {
                 block_size: Some(4096),
                 cache: Some(Cache::Direct),
+                track: true,
                 ..device("disk.img", "/var/lib/disks/disk.img")
             },
             device("scratch", "mem:1073741824"),
@@ -50,13 +52,22 @@ fn golden() -> Stored {
             },
         ],
         plain_snapshots: vec!["monday".to_owned()],
+        tracker_sessions: BTreeMap::from([("disk.img".to_owned(), Uuid::from_u128(0x11))]),
+        events_reserved: 65_540,
     }
 }
 
-/// The sample is what version 1 is; changing the form means another version, its own sample, and reading both.
+/// What version 1 had.
+fn golden_v1() -> Stored {
+    let mut golden = Stored { version: 1, tracker_sessions: BTreeMap::new(), events_reserved: 0, ..golden() };
+    golden.devices.iter_mut().for_each(|device| device.track = false);
+    golden
+}
+
+/// The sample is what version 2 is; changing the form means another version, its own sample, and reading all of them.
 #[test]
 fn the_state_document_is_read_and_written_as_its_golden_sample() {
-    let sample = include_str!("tests/state-v1.json");
+    let sample = include_str!("tests/state-v2.json");
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("state.json"), sample).unwrap();
     let state = StateFolder::open(folder.path()).unwrap();
@@ -66,10 +77,20 @@ fn the_state_document_is_read_and_written_as_its_golden_sample() {
 }
 
 #[test]
+fn a_state_document_of_version_1_is_read_and_written_as_version_2() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("state.json"), include_str!("tests/state-v1.json")).unwrap();
+    let state = StateFolder::open(folder.path()).unwrap();
+    assert_eq!(state.load().unwrap(), golden_v1());
+    state.save(&golden_v1()).unwrap();
+    assert_eq!(state.load().unwrap(), Stored { version: 2, ..golden_v1() });
+}
+
+#[test]
 fn a_damaged_state_document_is_refused_and_left_alone() {
-    let sample = include_str!("tests/state-v1.json");
-    let damaged =
-        ["", "{", "[]", &sample.replace("\"version\": 1", "\"version\": 2"), &sample[..sample.len() / 2]];
+    let sample = include_str!("tests/state-v2.json");
+    let of_version = |version: u32| sample.replace("\"version\": 2", &format!("\"version\": {version}"));
+    let damaged = ["", "{", "[]", &of_version(0), &of_version(3), &sample[..sample.len() / 2]];
     for text in damaged {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state.json");

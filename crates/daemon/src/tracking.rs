@@ -1,24 +1,28 @@
 //! `bowline device track`, and what it takes to track a device: the tracker in its stack, its files in the state folder.
 
+pub(crate) mod files;
+
 use std::sync::Arc;
 
 use bowline_api::{ApiError, ChangesMark, Continuity, ErrorKind, EventKind, Tracking};
 use bowline_block::{ByteRange, Filter, Store};
-use bowline_device::{Device, FilterId, freeze_all};
-use bowline_filter::track::{TRACK_ALTITUDE, TrackEvents, Tracker};
+use bowline_device::{FilterId, freeze_all};
+use bowline_filter::track::{self, TRACK_ALTITUDE, TrackEvents, Tracker};
 
 use crate::daemon::{Daemon, FREEZE_LIMIT};
 use crate::error::failed;
 use crate::events::EventLog;
 use crate::tables::DeviceEntry;
 
+pub(crate) use files::Before;
+
 /// A device's tracker, in its stack.
 #[derive(Clone)]
 pub(crate) struct Tracked {
     pub(crate) tracker: Arc<Tracker>,
     filter: FilterId,
-    continuity: Option<Continuity>,
-    reason: Option<String>,
+    before: Before,
+    continuity: track::Continuity,
 }
 
 impl Tracked {
@@ -30,8 +34,18 @@ impl Tracked {
             generation: Some(status.generation),
             epoch: Some(status.epoch),
             granularity: Some(status.granularity),
-            continuity: self.continuity,
-            continuity_reason: self.reason.clone(),
+            continuity: Some(match &self.continuity {
+                track::Continuity::Clean => Continuity::Clean,
+                track::Continuity::AfterCrash { .. } => Continuity::AfterCrash,
+                track::Continuity::Renewed { .. } => Continuity::Renewed,
+            }),
+            continuity_reason: match &self.continuity {
+                track::Continuity::Clean => None,
+                track::Continuity::AfterCrash { regions, bytes } => {
+                    Some(format!("{regions} regions of {bytes} bytes count as changed for it"))
+                }
+                track::Continuity::Renewed { reason } => Some(reason.clone()),
+            },
             map_bytes: Some(self.tracker.memory_bytes()),
         }
     }
@@ -50,6 +64,8 @@ impl TrackEvents for Teller {
     fn not_durable(&self, device: &str, reason: &str) {
         let message = format!("what changes on {device} is tracked until the daemon ends only: {reason}");
         self.0.draft(EventKind::Notice, message).device(device).post();
+        // Its session is another one from here on.
+        self.0.wish_saved();
     }
 }
 
@@ -62,7 +78,7 @@ impl Daemon {
         let entry = self.trackable(&what, name)?;
         match (enabled, entry.origin.tracked()) {
             (true, None) => {
-                self.track(&what, &entry)?;
+                self.track(&what, &entry, Before::IsForgotten)?;
                 self.tell_tracking(&entry);
             }
             (false, Some(tracked)) => self.untrack(&what, &entry, &tracked)?,
@@ -94,22 +110,47 @@ impl Daemon {
     }
 
     /// Puts a tracker into the stack of a device.
-    pub(crate) fn track(&self, what: &str, entry: &DeviceEntry) -> Result<(), ApiError> {
-        let device = &entry.device;
-        let size = device.geometry().size;
-        let tracker = Tracker::memory(device.name(), size, Arc::new(Teller(self.events.clone())));
-        let filter = attach(device, tracker.clone()).map_err(|error| failed(what, &error))?;
-        let (continuity, reason) = (Some(Continuity::Renewed), Some("tracking began".to_owned()));
-        entry.origin.track(Some(Tracked { tracker, filter, continuity, reason }));
+    pub(crate) fn track(&self, what: &str, entry: &DeviceEntry, before: Before) -> Result<(), ApiError> {
+        let frozen = freeze_all(std::slice::from_ref(&entry.device), FREEZE_LIMIT)
+            .map_err(|error| failed(what, &error))?;
+        let track::Opened { tracker, continuity } = self.open_tracker(entry, before)?;
+        for frozen in &frozen {
+            let attached: Arc<dyn Filter> = tracker.clone();
+            let attached = frozen.attach(attached, TRACK_ALTITUDE, None);
+            let filter = attached.map_err(|error| failed(what, &error))?;
+            let (tracker, continuity) = (tracker.clone(), continuity.clone());
+            entry.origin.track(Some(Tracked { tracker, filter, before, continuity }));
+        }
         Ok(())
     }
 
     /// Tells that the device is tracked.
     pub(crate) fn tell_tracking(&self, entry: &DeviceEntry) {
-        if entry.origin.tracked().is_some() {
-            let name = entry.device.name();
-            let message = format!("what changes on device {name} is tracked from here on");
-            self.events.draft(EventKind::TrackingStarted, message).device(name).post();
+        let name = entry.device.name();
+        let Some(tracked) = entry.origin.tracked() else { return };
+        let draft = |kind, message: String| self.events.draft(kind, message).device(name);
+        match (tracked.before, &tracked.continuity) {
+            (Before::IsForgotten, _) => {
+                let message = format!("what changes on device {name} is tracked from here on");
+                draft(EventKind::TrackingStarted, message).post();
+            }
+            (_, track::Continuity::Clean) => {
+                let message = format!("what changed on device {name} is known exactly");
+                draft(EventKind::TrackingResumed, message).post();
+            }
+            (_, track::Continuity::AfterCrash { regions, bytes }) => {
+                let message = format!(
+                    "what changed on device {name} is known, also after a crash: {bytes} bytes more may count as changed"
+                );
+                let event = draft(EventKind::TrackingResumed, message);
+                event.number("regions", *regions).number("bytes", *bytes).post();
+            }
+            (_, track::Continuity::Renewed { reason }) => {
+                let message = format!(
+                    "what changed on device {name} is counted anew, a full read is needed once: {reason}"
+                );
+                draft(EventKind::TrackingRenewed, message).post();
+            }
         }
     }
 
@@ -123,6 +164,7 @@ impl Daemon {
         drop(frozen);
         entry.origin.track(None);
         let name = entry.device.name();
+        self.forget_tracker(name);
         let message = format!("what changes on device {name} is no longer tracked");
         self.events.draft(EventKind::TrackingStopped, message).device(name).post();
         Ok(())
@@ -145,15 +187,4 @@ impl Daemon {
         tracker.mark_blocking(range);
         Ok(())
     }
-}
-
-fn attach(device: &Arc<Device>, tracker: Arc<Tracker>) -> bowline_block::Result<FilterId> {
-    let frozen = freeze_all(std::slice::from_ref(device), FREEZE_LIMIT)?;
-    let filter: Arc<dyn Filter> = tracker;
-    let mut attached =
-        Err(bowline_block::Error::new(bowline_block::ErrorKind::Gone, "it is not there any more"));
-    for frozen in &frozen {
-        attached = frozen.attach(filter.clone(), TRACK_ALTITUDE, None);
-    }
-    attached
 }
