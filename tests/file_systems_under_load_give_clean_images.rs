@@ -27,26 +27,54 @@ fn check(folder: &Path, before: Progress, after: Progress) -> Result<u64, String
     check_database(&database_in(folder), before, after)
 }
 
-/// Takes a snapshot under load, mounts its image and checks it.
+/// Takes a snapshot under load, mounts its image, checks it, and writes to it.
 fn take_and_check(daemon: &Daemon, kind: Kind, load: &Load, name: &str) {
     let before = load.progress();
     daemon.ok(&["snapshot", "take", "disk", "--name", name]);
     let after = load.progress();
-    let copy = daemon.path("image.raw");
-    run(
-        &tool("nbdcopy").unwrap(),
-        ["--connections=2", &daemon.uri(&format!("{name}/disk")), copy.to_str().unwrap()],
-    );
-    let disk = Loop::attach(&copy).expect("there was one for the origin");
-    let mount = Mount::new(disk, kind, kind.image_options(), daemon.path("image.mnt"));
-    let commits = check(&mount.folder, before, after);
-    let disk = mount.unmount();
-    let clean = kind.check(&disk.device);
-    disk.free();
-    std::fs::remove_file(copy).unwrap();
+    let image = attach_image(daemon, kind, name);
+    let commits = check(image.folder(), before, after);
     eprintln!("{kind:?} {name}: {commits:?} commits, {} to {} files", before.files_done, after.files_begun);
     assert!(commits.is_ok(), "{kind:?} {name}: {commits:?}");
-    assert_eq!(clean, Ok(()), "{kind:?} {name}");
+    let own = image.folder().join("only-in-the-image");
+    std::fs::write(&own, name).unwrap();
+    std::fs::File::open(own).unwrap().sync_all().unwrap();
+    image.detach_clean();
+}
+
+/// Mounts the image of a snapshot beside its origin.
+fn attach_image(daemon: &Daemon, kind: Kind, name: &str) -> Attached {
+    let uri = daemon.uri(&format!("{name}/disk"));
+    let image = Attached::new(&daemon.path("image"), &uri, kind, kind.image_options());
+    image.expect("the origin was attached before")
+}
+
+/// What was written to the image of `name` is in no other image and not on the origin, and is there until the snapshot
+/// is removed. `neighbour` was taken right after it, and is exported before and after.
+fn image_keeps_to_itself(daemon: &Daemon, kind: Kind, load: &Load, origin: &Attached) {
+    daemon.ok(&["snapshot", "take", "disk", "--name", "neighbour"]);
+    let copy = |name: &str| {
+        let path = daemon.path(name);
+        run(&tool("nbdcopy").unwrap(), [&daemon.uri("neighbour/disk"), path.to_str().unwrap()]);
+        path
+    };
+    let earlier = copy("earlier.raw");
+    take_and_check(daemon, kind, load, "written");
+    assert!(
+        !origin.folder().join("only-in-the-image").exists(),
+        "I1: {kind:?}: the image's file is on the origin"
+    );
+    let image = attach_image(daemon, kind, "written");
+    let kept = std::fs::read_to_string(image.folder().join("only-in-the-image"));
+    image.detach_clean();
+    assert_eq!(kept.ok().as_deref(), Some("written"), "{kind:?}: the image lost what was written to it");
+    let later = copy("later.raw");
+    run(&tool("cmp").unwrap(), [&earlier, &later]);
+    for file in [earlier, later] {
+        std::fs::remove_file(file).unwrap();
+    }
+    daemon.ok(&["snapshot", "remove", "neighbour"]);
+    daemon.ok(&["snapshot", "remove", "written"]);
 }
 
 /// The origin after its daemon was killed: what was acknowledged is there, and its checker is content.
@@ -62,7 +90,7 @@ fn attach(daemon: &Daemon, kind: Kind) -> Option<Attached> {
 }
 
 fn under_load(kind: Kind, journal: Journal) {
-    if !kind.is_usable() || ["sqlite3", "nbdcopy", "nbdfuse"].iter().any(|name| tool(name).is_none()) {
+    if !kind.is_usable() || ["sqlite3", "nbdcopy", "nbdfuse", "cmp"].iter().any(|name| tool(name).is_none()) {
         return;
     }
     let start = Start::new();
@@ -80,6 +108,9 @@ fn under_load(kind: Kind, journal: Journal) {
         // One older snapshot is held, so that more than one is there at any take.
         if let Some(older) = held.replace(name) {
             daemon.ok(&["snapshot", "remove", &older]);
+        }
+        if round == 2 {
+            image_keeps_to_itself(&daemon, kind, &load, &origin);
         }
         if round % 3 == 0 {
             let start = daemon.kill();

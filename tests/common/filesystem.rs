@@ -74,6 +74,15 @@ impl Kind {
         }
     }
 
+    /// How a sound one is mounted without a write, its journal unread.
+    pub(crate) fn unreplayed_options(self) -> &'static str {
+        match self {
+            Kind::Ext4 => "ro,noload",
+            Kind::Xfs => "ro,norecovery,nouuid",
+            Kind::Btrfs => "ro,rescue=nologreplay",
+        }
+    }
+
     /// What its checker says of an unmounted one, when that is not "clean".
     pub(crate) fn check(self, device: &Path) -> Result<(), String> {
         let (program, args): (&str, &[&str]) = match self {
