@@ -5,7 +5,7 @@
 mod common;
 
 use common::changes::{Extent, blocks_of, extents, missed, verifier_notices, verify};
-use common::model::{Model, Report, Why, seed};
+use common::model::{Model, Report, Why, ZERO, seed};
 use common::oracle::{Damage, SECTOR};
 use common::{Daemon, KIB, MIB};
 
@@ -100,9 +100,9 @@ fn an_old_a_lost_and_a_strange_sector_are_reported() {
     let why: Vec<(u64, Why)> =
         model.reports(&disk).into_iter().map(|report| (report.sector, report.why)).collect();
     let expected = [
-        (7, Why::Write { expected: 1, found: 0 }),
-        (9, Why::Writer(77)),
-        (101, Why::Write { expected: 2, found: 1 }),
+        (7, Why::Write { expected: (1, 1), found: ZERO }),
+        (9, Why::Write { expected: (1, 1), found: (77, 1) }),
+        (101, Why::Write { expected: (1, 2), found: (1, 1) }),
     ];
     assert_eq!(why, expected);
 }

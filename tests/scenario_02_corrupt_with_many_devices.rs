@@ -94,13 +94,12 @@ fn garbage_is_noticed(daemon: &Daemon) {
     let planted = [0, last / 2, last];
     for name in DEVICES {
         assert_eq!(damaged(&daemon.read_all(&format!("s/{name}"))), []);
-        // Behind the daemon's back: what it has not copied, an image reads from there.
-        let file = std::fs::File::options().write(true).open(daemon.path(&format!("{name}.raw"))).unwrap();
+        let mut image = daemon.connect(&format!("s/{name}"));
         for sector in planted {
-            let at = sector * SECTOR as u64;
-            std::os::unix::fs::FileExt::write_all_at(&file, &[0xa5; SECTOR], at).unwrap();
+            image.write(sector * SECTOR as u64, &[0xa5; SECTOR]).unwrap();
         }
         let found = damaged(&daemon.read_all(&format!("s/{name}")));
         assert_eq!(found, planted.map(|sector| (sector, Damage::Tag)), "image of {name}");
+        assert_eq!(damaged(&daemon.read_all(name)), [], "I1: {name}");
     }
 }

@@ -1,6 +1,7 @@
 //! Scenario 3, boundaries: the first and the last block of a chunk, and two blocks across the border of two chunks, on
 //! a device whose last chunk is short. Old contents show in the image, new ones on the origin, and the neighbours of
-//! what was written are touched on neither (I1, I2). With blocks of 512 and of 4096 bytes.
+//! what was written are touched on neither (I1, I2). The same for writes to the image, of which the origin sees nothing.
+//! With blocks of 512 and of 4096 bytes.
 #![cfg(test)]
 
 mod common;
@@ -50,7 +51,7 @@ impl Held {
 
     fn take(&mut self, name: &str) -> Nbd {
         self.daemon.ok(&["snapshot", "take", "disk", "--name", name]);
-        self.then = self.now.clone();
+        self.then = self.now.clone().of_writer(2);
         self.daemon.connect(&format!("{name}/disk"))
     }
 
@@ -65,6 +66,11 @@ impl Held {
 
     fn write(&mut self, first: u64, count: u64) {
         self.now.write(&mut self.disk, first, count);
+    }
+
+    /// To the image: what it holds is another thing than what the origin held, from then on.
+    fn write_image(&mut self, image: &mut Nbd, first: u64, count: u64) {
+        self.then.write(image, first, count);
     }
 
     fn check_all(&self, name: &str) {
@@ -118,11 +124,40 @@ fn across_a_border_on_the_origin(held: &mut Held, random: &mut Random) {
     held.daemon.ok(&["snapshot", "remove", "across"]);
 }
 
+fn first_and_last_block_of_the_image(held: &mut Held, random: &mut Random) {
+    let mut image = held.take("image");
+    for chunk in chosen(random) {
+        held.write_image(&mut image, chunk * CHUNK, held.block);
+        held.check_around(&mut image, chunk, "an image write to the first block");
+        held.write_image(&mut image, held.last_block(chunk), held.block);
+        held.check_around(&mut image, chunk, "an image write to the last block");
+        // And the origin there, after the image.
+        held.write(chunk * CHUNK, held.block);
+        held.check_around(&mut image, chunk, "a write to the first block that the image had first");
+    }
+    held.check_all("image");
+    held.daemon.ok(&["snapshot", "remove", "image"]);
+}
+
+fn across_a_border_of_the_image(held: &mut Held, random: &mut Random) {
+    let mut image = held.take("image-across");
+    for chunk in chosen(random).into_iter().filter(|&chunk| chunk > 0) {
+        held.write_image(&mut image, chunk * CHUNK - held.block, 2 * held.block);
+        held.check_around(&mut image, chunk - 1, "an image write across the end");
+        held.check_around(&mut image, chunk, "an image write across the beginning");
+    }
+    held.check_all("image-across");
+    held.daemon.ok(&["snapshot", "remove", "image-across"]);
+}
+
 fn boundaries(block_size: u64) {
     let mut random = seed();
     let mut held = Held::new(block_size);
     first_and_last_block_on_the_origin(&mut held, &mut random);
     across_a_border_on_the_origin(&mut held, &mut random);
+    first_and_last_block_of_the_image(&mut held, &mut random);
+    across_a_border_of_the_image(&mut held, &mut random);
+    held.now.check(&held.daemon.read_all("disk"), "I1: in the end");
 }
 
 #[test]

@@ -21,6 +21,7 @@ const STEP: u64 = 2 * MIB;
 struct Held {
     daemon: Daemon,
     disk: Model,
+    /// Of a tracked one.
     other: Model,
     disk_then: Model,
     other_then: Model,
@@ -35,7 +36,11 @@ impl Held {
         let folder = tempfile::tempdir().unwrap();
         let daemon = Daemon::start();
         let filled = |name: &str, bytes| {
-            daemon.add_file(name, bytes);
+            if name == "other" {
+                daemon.add_tracked(name, bytes);
+            } else {
+                daemon.add_file(name, bytes);
+            }
             let mut model = Model::new(bytes);
             model.fill(&mut daemon.connect(name));
             model
@@ -148,6 +153,10 @@ fn overflow_costs_that_snapshot_and_nothing_else() {
     // What changed since the others is as well known as ever.
     let changes = extents(&held.daemon.json(&["changes", "disk", "--since", "roomy"]));
     assert_eq!(missed(&[(0, DISK)], &changes), [], "I4: everything was overwritten");
+    // Of a tracked device also since the one that failed, for that needs no storage.
+    let written = held.other.write(&mut held.daemon.connect("other"), 5, 3);
+    let changes = extents(&held.daemon.json(&["changes", "other", "--since", "small"]));
+    assert_eq!(missed(&[written], &changes), [], "I4");
     for name in ["small", "roomy", "next"] {
         held.daemon.ok(&["snapshot", "remove", name]);
     }

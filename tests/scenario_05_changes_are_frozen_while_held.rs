@@ -1,6 +1,7 @@
 //! Scenario 5: what changed between two snapshots is the same in the end as at the take, whatever is written while they
 //! are held; two increments can be made from one held base; and a full copy with the increments applied is the image,
-//! byte by byte, which is how the verifier of the container storage interface judges (I4).
+//! byte by byte, which is how the verifier of the container storage interface judges (I4). The same whether the answer
+//! comes from what snapshots preserve or from the tracker of the device.
 #![cfg(test)]
 
 mod common;
@@ -21,10 +22,18 @@ struct Disk {
     random: Random,
 }
 
-impl Disk {
-    fn new() -> Self {
-        let daemon = Daemon::start();
+fn add(daemon: &Daemon, tracked: bool) {
+    if tracked {
+        daemon.add_tracked("disk", DISK);
+    } else {
         daemon.add_file("disk", DISK);
+    }
+}
+
+impl Disk {
+    fn new(tracked: bool) -> Self {
+        let daemon = Daemon::start();
+        add(&daemon, tracked);
         let mut client = daemon.connect("disk");
         let mut model = Model::new(DISK);
         model.fill(&mut client);
@@ -49,9 +58,8 @@ impl Disk {
     }
 }
 
-#[test]
-fn the_list_at_the_take_is_the_list_at_the_end_of_the_hold() {
-    let mut disk = Disk::new();
+fn frozen(tracked: bool) {
+    let mut disk = Disk::new(tracked);
     disk.take("s0");
     let written = disk.write(20);
     disk.take("s1");
@@ -68,8 +76,17 @@ fn the_list_at_the_take_is_the_list_at_the_end_of_the_hold() {
 }
 
 #[test]
-fn two_increments_from_one_held_base() {
-    let mut disk = Disk::new();
+fn the_list_at_the_take_is_the_list_at_the_end_of_the_hold() {
+    frozen(false);
+}
+
+#[test]
+fn and_with_a_tracker() {
+    frozen(true);
+}
+
+fn two_increments(tracked: bool) {
+    let mut disk = Disk::new(tracked);
     let base = disk.take("base");
     let first_written = disk.write(15);
     let first = disk.take("first");
@@ -91,11 +108,41 @@ fn two_increments_from_one_held_base() {
     assert_eq!(disk.between("base", "second"), to_second);
 }
 
-/// As a backup tool does it: a full copy once, then only what changed, under writers that never stop.
 #[test]
-fn a_chain_of_increments_under_load_is_each_image() {
+fn two_increments_from_one_held_base() {
+    two_increments(false);
+}
+
+#[test]
+fn two_increments_from_one_held_base_with_a_tracker() {
+    two_increments(true);
+}
+
+/// What is marked by hand is in every increment that the moment is in, and in no other.
+#[test]
+fn marks_are_in_both_increments() {
+    let mut disk = Disk::new(true);
+    disk.take("before");
+    disk.take("base");
+    let marked = (3 * MIB, 8 * KIB);
+    // It makes whole blocks of what it is given.
+    disk.daemon.ok(&["changes", "mark", "disk", &(3 * MIB + 512).to_string(), "5K"]);
+    disk.take("first");
+    let written = disk.write(3);
+    disk.take("second");
+    assert_eq!(disk.between("base", "first"), [marked]);
+    assert_eq!(disk.between("base", "second"), blocks_of(&[&written[..], &[marked]].concat(), BLOCK));
+    assert_eq!(disk.between("before", "base"), []);
+    assert_eq!(disk.between("first", "second"), blocks_of(&written, BLOCK));
+    disk.model.check(&disk.daemon.read_all("disk"), "I1: a mark writes nothing");
+    let line = disk.daemon.refused(&["changes", "mark", "disk", &DISK.to_string(), "4K"]);
+    assert!(line.contains("disk"), "{line}");
+}
+
+/// As a backup tool does it: a full copy once, then only what changed, under writers that never stop.
+fn a_chain(tracked: bool) {
     let daemon = Daemon::start();
-    daemon.add_file("disk", DISK);
+    add(&daemon, tracked);
     let writers = Writers::start((0..2).map(|_| daemon.connect("disk")).collect());
     writers.let_write(100);
     daemon.ok(&["snapshot", "take", "disk", "--name", "s0"]);
@@ -115,4 +162,14 @@ fn a_chain_of_increments_under_load_is_each_image() {
     for log in writers.finish() {
         log.is_all_of(&daemon.read_all("disk")).unwrap_or_else(|why| panic!("I6: {why}"));
     }
+}
+
+#[test]
+fn a_chain_of_increments_under_load_is_each_image() {
+    a_chain(false);
+}
+
+#[test]
+fn a_chain_of_increments_under_load_is_each_image_with_a_tracker() {
+    a_chain(true);
 }

@@ -1,4 +1,4 @@
-//! Scenario 8: a snapshot is removed while its image is read and its origin written, an export is detached while it is
+//! Scenario 8: a snapshot is removed while its image is read or written and its origin written, an export is detached while it is
 //! used, and the daemon is killed. Every call returns, in a bounded time, with data or a clear error; storage is given
 //! back; the origin is right (I1, I2, I6, I7, I9).
 #![cfg(test)]
@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use common::model::seed;
+use common::oracle::filled;
 use common::prefix::Log;
 use common::tools::{eventually, first_difference, part};
 use common::writer::{Random, Writers};
@@ -21,11 +22,11 @@ const DISK: u64 = 8 * MIB;
 /// every timeout of a client.
 const BOUND: Duration = Duration::from_secs(10);
 
-/// How a reader of an image ended.
+/// How a reader or writer of an image ended.
 struct Ended {
     at: Instant,
     error: NbdError,
-    reads: u64,
+    calls: u64,
 }
 
 /// Reads anywhere in the image until that fails; all that comes must be what the image held at its take.
@@ -40,7 +41,7 @@ fn read_on(mut image: Nbd, expected: Arc<Vec<u8>>, mut random: Random) -> JoinHa
                 Ok(bytes) => {
                     assert!(bytes == part(&expected, offset, sectors * 512), "I2: the image at {offset}");
                 }
-                Err(error) => return Ended { at: Instant::now(), error, reads },
+                Err(error) => return Ended { at: Instant::now(), error, calls: reads },
             }
             reads += 1;
         }
@@ -61,6 +62,22 @@ fn readers(daemon: &Daemon, image: &str, count: u64, random: &mut Random) -> Vec
     (0..count)
         .map(|_| read_on(daemon.connect(image), expected.clone(), Random(random.below(u64::MAX - 1) | 1)))
         .collect()
+}
+
+/// Writes anywhere in an image until that fails.
+fn write_on(mut image: Nbd, mut random: Random) -> JoinHandle<Ended> {
+    std::thread::spawn(move || {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let mut writes = 0;
+        while Instant::now() < deadline {
+            let first = random.below(DISK / 512 - 16);
+            if let Err(error) = image.write(first * 512, &filled(first, 16, 77, writes + 1)) {
+                return Ended { at: Instant::now(), error, calls: writes };
+            }
+            writes += 1;
+        }
+        panic!("nothing ended this writer");
+    })
 }
 
 fn all_of(logs: &[Log], disk: &[u8]) {
@@ -85,17 +102,23 @@ fn snapshots_are_removed_under_readers_and_writers() {
             take.extend(["--store", store.to_str().unwrap(), "--step", "1M"]);
         }
         daemon.ok(&take);
-        let readers = readers(&daemon, &format!("{name}/disk"), 3, &mut random);
+        // Either the image is as it was at its take, or somebody writes to it.
+        let users = if round % 3 == 2 {
+            let random = Random(random.below(u64::MAX - 1) | 1);
+            vec![write_on(daemon.connect(&format!("{name}/disk")), random)]
+        } else {
+            readers(&daemon, &format!("{name}/disk"), 3, &mut random)
+        };
         writers.let_write(60);
         let begun = Instant::now();
         daemon.ok(&["snapshot", "remove", &name]);
         let gone = Instant::now();
         assert!(gone - begun < BOUND, "the removal took {:?}", gone - begun);
-        for reader in readers {
-            let ended = reader.join().unwrap();
+        for user in users {
+            let ended = user.join().unwrap();
             is_clear(&ended.error);
-            assert!(ended.at < gone + BOUND, "a reader went on for {:?}", ended.at - gone);
-            assert!(ended.reads > 0, "no load");
+            assert!(ended.at < gone + BOUND, "it went on for {:?}", ended.at - gone);
+            assert!(ended.calls > 0, "no load");
         }
         eventually("its storage is given back", || {
             let used = &daemon.json(&["status"])["limits"]["diff_storage_bytes"]["used"];

@@ -52,8 +52,8 @@ impl Held {
 
 #[test]
 fn one_block_discarded_long_after_the_take() {
-    for discard in [true, false] {
-        let mut held = held(&[], &[]);
+    for (discard, add) in [(true, &[][..]), (false, &[]), (true, &["--track"]), (false, &["--track"])] {
+        let mut held = held(add, &[]);
         // Whatever was held in memory since the take has gone where it goes by now.
         std::thread::sleep(Duration::from_millis(500));
         let cleared = held.now.zero(&mut held.client, 100 * BLOCK_SECTORS, BLOCK_SECTORS, discard);
@@ -106,6 +106,11 @@ fn mixed_with_writes_in_blocks_of_4096_bytes_into_a_file() {
     let store = folder.path().join("s.diff");
     let store = ["--store", store.to_str().unwrap(), "--step", "1M", "--limit", "64M"];
     mixed(&["--block-size", "4096"], &store, BLOCK_SECTORS);
+}
+
+#[test]
+fn mixed_with_writes_and_tracked() {
+    mixed(&["--track", "--block-size", "512"], &[], 1);
 }
 
 /// A gigabyte with some data: one discard of all of it.

@@ -133,7 +133,7 @@ fn snapshots(world: &World) -> Vec<Row> {
         world.take(&["disk"], "n", Some(&world.at("notes"))).is("invalid-request", "notes"),
         world.take(&["disk"], "n", Some(&world.at("no/such/x"))).is("not-found", "no/such/x"),
         world.take(&["disk"], "n", Some(&world.at("socket"))).is("invalid-request", "socket"),
-        world.take(&["disk"], "n", Some(&world.at("disk.raw"))).is("busy", "disk.raw"),
+        world.take(&["disk"], "n", Some(&world.at("disk.raw"))).is("invalid-request", "disk.raw"),
         world.remove("snapshot", "nothing").is("not-found", "nothing"),
     ]
 }

@@ -147,3 +147,36 @@ fn more_than_2_tib() {
         daemon.ok(&["snapshot", "remove", name]);
     }
 }
+
+/// A map of it in blocks of 4 KiB would be larger than a tracker may be: the blocks are larger.
+#[test]
+fn more_than_2_tib_tracked() {
+    const MAP_MAX: u64 = 64 << 20;
+    let size = 3 * TIB + 5 * SECTOR as u64;
+    let daemon = Daemon::start();
+    let path = daemon.path("disk.raw");
+    let (path, text) = (path.to_str().unwrap(), size.to_string());
+    daemon.ok(&["device", "add", "disk", path, "--size", &text, "--track"]);
+    let memory = daemon.resident_kib();
+    let mut client = daemon.connect("disk");
+    let block = daemon.json(&["device", "show", "disk"])["tracking"]["granularity"].as_u64().unwrap();
+    assert!(block > BLOCK && block <= 64 * KIB && size / block / 8 <= MAP_MAX, "blocks of {block} bytes");
+    daemon.ok(&["snapshot", "take", "disk", "--name", "s"]);
+    let places = places(size);
+    let written: Vec<Extent> = places.iter().map(|place| (*place, SECTOR as u64)).collect();
+    for &place in &places {
+        write(&mut client, place, 1);
+    }
+    daemon.ok(&["snapshot", "take", "disk", "--name", "t"]);
+    for args in [&["--since", "s"][..], &["--since", "s", "--until", "t"]] {
+        let listed = extents(&daemon.json(&[&["changes", "disk"], args].concat()));
+        assert_eq!(missed(&written, &listed), [], "I4");
+        // In whole blocks, and no others: the last one ends with the device.
+        let mut expected = blocks_of(&written, block);
+        let last = expected.last_mut().unwrap();
+        last.1 = size - last.0;
+        assert_eq!(listed, expected);
+    }
+    let grown = daemon.resident_kib().saturating_sub(memory);
+    assert!(grown < 96 * KIB, "I9: {grown} KiB");
+}

@@ -210,6 +210,13 @@ impl Daemon {
         super::http::ask(&self.socket(), method, path, body)
     }
 
+    /// The same where it must succeed. Much faster than a verb, where there are hundreds.
+    pub(crate) fn call(&self, method: &str, path: &str, body: &Value) -> Value {
+        let (status, answer) = self.api(method, path, body);
+        assert!((200..300).contains(&status), "{method} {path} {body}: {status} {answer}\n{}", self.log());
+        answer
+    }
+
     /// All events so far.
     pub(crate) fn events(&self) -> Vec<Value> {
         let text = self.ok(&["events"]);
@@ -266,6 +273,14 @@ impl Daemon {
         let path = self.path(&format!("{name}.raw"));
         tools::sparse_file(&path, bytes);
         self.ok(&["device", "add", name, path.to_str().unwrap()]);
+        path
+    }
+
+    /// The same, with its changes tracked.
+    pub(crate) fn add_tracked(&self, name: &str, bytes: u64) -> PathBuf {
+        let path = self.path(&format!("{name}.raw"));
+        tools::sparse_file(&path, bytes);
+        self.ok(&["device", "add", name, path.to_str().unwrap(), "--track"]);
         path
     }
 

@@ -5,6 +5,7 @@
 
 #![allow(dead_code, unused_imports, reason = "each test program uses a part of this")]
 
+pub(crate) mod bitmap;
 pub(crate) mod cage;
 pub(crate) mod changes;
 pub(crate) mod cut;

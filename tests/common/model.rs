@@ -36,39 +36,35 @@ pub(crate) struct Report {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Why {
     Damaged(Damage),
-    /// Another write than the last one, 0 for zeroes.
+    /// Another write than the last one.
     Write {
-        expected: u64,
-        found: u64,
+        expected: Held,
+        found: Held,
     },
-    /// Of another writer.
-    Writer(u32),
 }
+
+/// The last write of a sector: its writer, and its sequence among that writer's; [`ZERO`] where there is none.
+pub(crate) type Held = (u32, u64);
+
+pub(crate) const ZERO: Held = (0, 0);
 
 /// A disk whose last write of each sector is known.
 #[derive(Debug, Clone)]
 pub(crate) struct Model {
     writer: u32,
     newest: u64,
-    /// The sequence of the last write of each sector; 0 where it is zero.
-    held: Vec<u64>,
+    held: Vec<Held>,
 }
 
 impl Model {
     /// A disk of zeroes.
     pub(crate) fn new(bytes: u64) -> Self {
-        Model { writer: 1, newest: 0, held: vec![0; usize::try_from(bytes / SECTOR as u64).unwrap()] }
+        Model { writer: 1, newest: 0, held: vec![ZERO; usize::try_from(bytes / SECTOR as u64).unwrap()] }
     }
 
-    /// The same, to be written by another: what one wrote is never taken for the other's.
+    /// The same, written to by another from now on: what one wrote is never taken for the other's.
     pub(crate) fn of_writer(mut self, writer: u32) -> Self {
-        self.writer = writer;
-        self
-    }
-
-    /// The same, whose next writes have numbers above that one: those of two copies of a model are told apart.
-    pub(crate) fn numbered_from(mut self, sequence: u64) -> Self {
-        self.newest = self.newest.max(sequence);
+        (self.writer, self.newest) = (writer, 0);
         self
     }
 
@@ -79,7 +75,7 @@ impl Model {
     /// The contents of the next write of these sectors, which counts as done. Gives its offset in bytes with it.
     pub(crate) fn next_write(&mut self, first: u64, count: u64) -> (u64, Vec<u8>) {
         self.newest += 1;
-        self.set(first, count, self.newest);
+        self.set(first, count, (self.writer, self.newest));
         (first * SECTOR as u64, filled(first, count, self.writer, self.newest))
     }
 
@@ -103,7 +99,7 @@ impl Model {
         let (offset, length) = (first * SECTOR as u64, count * SECTOR as u64);
         let done = if discard { disk.trim(offset, length) } else { disk.write_zeroes(offset, length) };
         done.unwrap_or_else(|error| panic!("I1: discard or zero at {offset}: {error}"));
-        self.set(first, count, 0);
+        self.set(first, count, ZERO);
         (offset, length)
     }
 
@@ -114,9 +110,9 @@ impl Model {
         self.write(disk, first, count)
     }
 
-    fn set(&mut self, first: u64, count: u64, sequence: u64) {
+    fn set(&mut self, first: u64, count: u64, held: Held) {
         let from = usize::try_from(first).unwrap();
-        self.held[from..from + usize::try_from(count).unwrap()].fill(sequence);
+        self.held[from..from + usize::try_from(count).unwrap()].fill(held);
     }
 
     /// Every sector of `bytes`, read from sector `first` on, that is not as it should be.
@@ -124,15 +120,12 @@ impl Model {
         assert_eq!(bytes.len() % SECTOR, 0, "part of a sector");
         let wrong = |(sector, found): (u64, &[u8])| {
             let expected = self.held[usize::try_from(sector).unwrap()];
-            let why = match judge(found, sector) {
-                Err(damage) => Why::Damaged(damage),
-                Ok(Found::Zero) if expected == 0 => return None,
-                Ok(Found::Zero) => Why::Write { expected, found: 0 },
-                Ok(Found::Written(stamp)) if stamp.writer != self.writer => Why::Writer(stamp.writer),
-                Ok(Found::Written(stamp)) if stamp.sequence == expected => return None,
-                Ok(Found::Written(stamp)) => Why::Write { expected, found: stamp.sequence },
+            let found = match judge(found, sector) {
+                Err(damage) => return Some(Report { sector, why: Why::Damaged(damage) }),
+                Ok(Found::Zero) => ZERO,
+                Ok(Found::Written(stamp)) => (stamp.writer, stamp.sequence),
             };
-            Some(Report { sector, why })
+            (found != expected).then_some(Report { sector, why: Why::Write { expected, found } })
         };
         (first..).zip(bytes.chunks(SECTOR)).filter_map(wrong).collect()
     }
