@@ -26,10 +26,7 @@ impl Inner {
                 }
             }
             // Whoever did not get what they want asks again.
-            durable.desk.wake();
-            // Threads that wait look while they hold the lock: none of them may miss this.
-            drop(lock(&self.history));
-            self.progress.notify_all();
+            self.wake_all();
         }
     }
 

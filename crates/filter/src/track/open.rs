@@ -66,7 +66,7 @@ impl Tracker {
     /// what changes is tracked in memory only, and `events` are told. [`Tracker::session`] should be noted in each case.
     #[must_use]
     pub fn open(
-        folder: Arc<dyn Folder>,
+        folder: &Arc<dyn Folder>,
         identity: &Identity,
         session: Option<Uuid>,
         fingerprint_now: &dyn Fn() -> Result<Fingerprint>,
@@ -74,7 +74,7 @@ impl Tracker {
         limits: TrackLimits,
     ) -> Opened {
         Self::open_within(
-            &folder,
+            folder,
             &Expected { identity, session, fingerprint_now },
             events,
             limits,

@@ -79,6 +79,8 @@ pub(crate) struct Inner {
     pub(crate) current: ArcSwap<Current>,
     /// Whether requests need a closer look: something is excluded, the filter was taken off, or it was saved.
     pub(crate) special: AtomicBool,
+    /// Held while that is found out.
+    pub(crate) looking: Mutex<()>,
     pub(crate) excluded: ArcSwap<Vec<ByteRange>>,
     /// Held while the exclusions change.
     excluding: Mutex<()>,
@@ -160,6 +162,7 @@ impl Tracker {
             device: device.to_owned(),
             current: ArcSwap::from_pointee(current),
             special: AtomicBool::new(false),
+            looking: Mutex::default(),
             excluded: ArcSwap::default(),
             excluding: Mutex::default(),
             detached: AtomicBool::new(false),
@@ -308,8 +311,9 @@ impl Tracker {
             .map_err(|error| error.device(&inner.device).op("save"))
     }
 
-    /// The session that the files are of, to be noted elsewhere after each start and stop, and given to the next
-    /// [`Tracker::open`]: an older copy of the files is recognised by it. `None` in memory only.
+    /// The session that the files are of: an older copy of them is recognised by it. It is to be noted elsewhere after
+    /// each start, before anything may change on the device, after each stop, and when `not_durable` is told; and to be
+    /// given to the next [`Tracker::open`]. `None` for a tracker that never had files.
     #[must_use]
     pub fn session(&self) -> Option<Uuid> {
         lock(&self.inner.history).disk.session

@@ -21,6 +21,8 @@ const UNSAVED_MAX: usize = 8;
 
 impl Inner {
     pub(crate) fn look_closer(&self) {
+        // Who comes later sees what all before have set.
+        let _turn = lock(&self.looking);
         let special = !self.excluded.load().is_empty()
             || self.detached.load(Ordering::SeqCst)
             || self.closed.load(Ordering::SeqCst);
@@ -90,6 +92,7 @@ impl Inner {
         let unpacked = history.chain.unpacked();
         drop(history);
         self.bell.notify_all();
+        self.progress.notify_all();
         if unpacked.len() > UNPACKED_MAX
             && let Some(oldest) = unpacked.first()
         {
@@ -142,7 +145,10 @@ impl Inner {
         self.events.not_durable(&self.device, reason);
     }
 
+    /// Wakes all who wait for something of this tracker. The caller holds no lock of it.
     pub(crate) fn wake_all(&self) {
+        // Who has looked and found nothing waits by now.
+        drop(lock(&self.history));
         self.progress.notify_all();
         if let Some(durable) = &self.durable {
             durable.desk.wake();

@@ -134,7 +134,7 @@ fn a_real_folder_does_too() {
     let open = |session| {
         let files: Arc<dyn Folder> = Arc::new(RealFolder::open(folder.path()).unwrap());
         let (identity, now) = (identity(SIZE), || Ok(fingerprint(SIZE)));
-        Tracker::open(files, &identity, session, &now, Arc::new(NoTrackEvents), TrackLimits::default())
+        Tracker::open(&files, &identity, session, &now, Arc::new(NoTrackEvents), TrackLimits::default())
     };
     let run = |tracker: &Arc<Tracker>, block: u64| {
         let device = bowline_device::Device::new("d", Memory::new(SIZE));

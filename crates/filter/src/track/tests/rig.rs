@@ -56,7 +56,7 @@ pub(crate) fn open_as(
     now: &dyn Fn() -> Result<Fingerprint>,
 ) -> Opened {
     let folder: Arc<dyn Folder> = Arc::new(folder.clone());
-    Tracker::open(folder, identity, session, now, Arc::new(NoTrackEvents), limits())
+    Tracker::open(&folder, identity, session, now, Arc::new(NoTrackEvents), limits())
 }
 
 pub(crate) fn limits() -> TrackLimits {

@@ -17,7 +17,7 @@ fn tracked(folder: &SimFolder, hold: Duration) -> (Arc<Device>, Arc<Tracker>, Ar
     let told = Arc::new(Told::default());
     let shared: Arc<dyn Folder> = Arc::new(folder.clone());
     let now = || Ok(fingerprint(SIZE));
-    let opened = Tracker::open(shared, &identity(SIZE), None, &now, told.clone(), TrackLimits { hold });
+    let opened = Tracker::open(&shared, &identity(SIZE), None, &now, told.clone(), TrackLimits { hold });
     let device = Device::new("d", Memory::new(SIZE));
     attach(&device, &opened.tracker);
     (device, opened.tracker, told)
@@ -94,6 +94,31 @@ fn i1_failing_sets_end_persistence_not_the_device() {
     tracker.inner.wait_for(Duration::from_secs(20), |history| !history.disk.on);
     assert_eq!(tracker.changed(1, None).unwrap_err().kind(), ErrorKind::Gone);
     assert_eq!(tracker.save(&fingerprint(SIZE)).unwrap_err().kind(), ErrorKind::Unsupported);
+}
+
+/// A mark by hand waited for the next take, or for its limit: nobody rang when its intent was durable.
+#[test]
+fn a_mark_by_hand_waits_for_its_intent_and_no_longer() {
+    let folder = SimFolder::new();
+    let (device, tracker, told) = tracked(&folder, Duration::from_secs(20));
+    let closed = close(&device, &tracker, "a");
+    let begun = Instant::now();
+    for region in 0..20 {
+        let range = ByteRange::new(region * 4 * M, 512);
+        assert!(!tracker.mark_now(range) || region > 0, "it has to wait");
+        if region % 2 == 0 {
+            tracker.mark_blocking(range);
+        } else {
+            super::support::block_on(tracker.mark(range));
+        }
+    }
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert_eq!(tracker.changed(closed, None).unwrap().bytes(), 20 * BLOCK);
+    assert!(
+        tracker.status().durable && tracker.status().intent_regions >= 20,
+        "{:?}",
+        told.0.lock().unwrap()
+    );
 }
 
 #[test]
