@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bowline_api::{ApiError, Source, Uuid};
 use bowline_block::{Buf, ByteRange, Error, ErrorKind, Flags, Io, Op, Request, Store};
 use bowline_filter::track::{Fingerprint, Identity, Opened, StoreIdentity, Traces, TrackLimits, Tracker};
-use bowline_state::RealFolder;
+use bowline_state::{Folder, RealFolder};
 
 use super::Teller;
 use crate::daemon::Daemon;
@@ -58,7 +58,8 @@ impl Daemon {
         let identity = identity_of(entry, size);
         let fingerprint = || self.fingerprint(entry);
         let limits = TrackLimits::default();
-        let mut opened = Tracker::open(Arc::new(folder), &identity, session, &fingerprint, teller, limits);
+        let folder: Arc<dyn Folder> = Arc::new(folder);
+        let mut opened = Tracker::open(&folder, &identity, session, &fingerprint, teller, limits);
         if before == Before::IsForgotten {
             opened.continuity = begun("tracking began");
         }
