@@ -31,7 +31,7 @@ impl Catalog {
             device: entry.device.clone(),
             read_only: read_only || entry.read_only,
             description: entry.source.clone(),
-            bitmaps: None,
+            bitmaps: crate::bitmaps::of_export(&self.tables, name, entry),
         })
     }
 }

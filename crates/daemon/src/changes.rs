@@ -11,6 +11,7 @@ use bowline_block::{ByteRange, Store};
 use bowline_filter::cow::{GRANULE_BYTES, SnapshotDevice};
 use bowline_filter::track::ChangeSet;
 
+use crate::bitmaps::merged;
 use crate::daemon::Daemon;
 use crate::error::failed;
 use interval::{Interval, Point};
@@ -37,10 +38,21 @@ impl Found {
         }
     }
 
-    fn fill(&self, pager: &mut Pager) {
+    /// Fills a page with it, and with what else there is.
+    fn fill(&self, pager: &mut Pager, more: &[ByteRange]) {
+        let unit = self.granularity();
+        let size = self.size();
+        // In blocks as large as the others, which may overlap then: the pager joins what does.
+        let more = more.iter().map(|range| {
+            let start = range.start() / unit * unit;
+            ByteRange::between(start, range.end().next_multiple_of(unit).min(size))
+        });
+        let begin = pager.begin();
         let _ = match self {
-            Found::Tracked(set) => set.ranges(pager.begin()).all(|range| pager.push(range)),
-            Found::Preserved { ranges, .. } => ranges.iter().all(|&range| pager.push(range)),
+            Found::Tracked(set) => merged(set.ranges(begin), more).all(|range| pager.push(range)),
+            Found::Preserved { ranges, .. } => {
+                merged(ranges.iter().copied(), more).all(|range| pager.push(range))
+            }
         };
     }
 }
@@ -57,8 +69,11 @@ impl Daemon {
         let what = format!("changes of {} since {since}", query.device);
         let interval = self.interval(query, since, &what)?;
         let found = self.changed_in(&interval, &what)?;
+        let written = interval.written_to_image();
         let mut pager = Pager::new(query, found.size(), found.granularity())?;
-        found.fill(&mut pager);
+        // What was written to an image is a change of the image, and none of its origin.
+        let of_image = bowline_api::names::split_image(&query.device).is_some();
+        found.fill(&mut pager, if of_image { &written } else { &[] });
         let page = pager.finish();
         // What reads as zeroes at the end can be told where the end can be read.
         let end = match &interval.until {
@@ -68,7 +83,14 @@ impl Daemon {
             }
         };
         let end = end.and_then(|end| self.read().devices.get(&end).map(|entry| entry.device.clone()));
-        let zeroes = end.map(|end| self.zeroes_of(&end, &page.extents, &what)).transpose()?;
+        let mut zeroes = match end {
+            Some(end) => self.zeroes_of(&end, &page.extents, &what)?,
+            None => Vec::new(),
+        };
+        if !of_image {
+            // The image tells what it holds now, not what the origin held at the take.
+            page::leave_out(&mut zeroes, &interval.written_to_image());
+        }
         let Interval { since: first, until, .. } = interval;
         Ok(Changes {
             device: query.device.clone(),
@@ -84,7 +106,7 @@ impl Daemon {
             until: until.map(|until| until.name),
             bytes: page.extents.iter().map(|extent| extent.length).sum(),
             extents: page.extents,
-            zeroes: zeroes.unwrap_or_default(),
+            zeroes,
             next: page.next,
         })
     }

@@ -15,6 +15,7 @@
 
 pub mod options;
 
+mod bitmaps;
 mod catalog;
 mod changes;
 mod control;

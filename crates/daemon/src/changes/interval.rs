@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bowline_api::{ApiError, ChangesQuery, ErrorKind, Uuid};
+use bowline_block::ByteRange;
 use bowline_filter::track::Tracker;
 
 use crate::daemon::Daemon;
@@ -137,6 +138,15 @@ impl Daemon {
         };
         let mut points = tables.snapshots.iter().filter_map(|entry| Point::of_held(entry, origin, tracker));
         points.find(|point| point.epoch == epoch && Some(point.generation) == generation)
+    }
+}
+
+impl Interval {
+    /// What was written to the image that the interval ends with.
+    pub(super) fn written_to_image(&self) -> Vec<ByteRange> {
+        let held = self.until.as_ref().and_then(|until| until.held.as_ref());
+        let device = held.and_then(|held| held.taken.device(&self.origin));
+        device.map(|device| device.image().written()).unwrap_or_default()
     }
 }
 

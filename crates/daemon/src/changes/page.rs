@@ -158,5 +158,26 @@ fn merged(ranges: Vec<ByteRange>) -> Vec<Extent> {
     extents
 }
 
+/// Takes ranges out of extents. Both ascend.
+pub(super) fn leave_out(extents: &mut Vec<Extent>, ranges: &[ByteRange]) {
+    if ranges.is_empty() {
+        return;
+    }
+    let mut left = Vec::new();
+    for extent in extents.drain(..) {
+        let mut rest = ByteRange::new(extent.offset, extent.length);
+        let from = ranges.partition_point(|range| range.end() <= rest.start());
+        for range in
+            ranges.iter().skip(from).take_while(|range| range.start() < extent.offset + extent.length)
+        {
+            let (before, behind) = rest.split_at(range.start());
+            left.push(before);
+            rest = behind.split_at(range.end()).1;
+        }
+        left.push(rest);
+    }
+    *extents = merged(left);
+}
+
 #[cfg(test)]
 mod tests;

@@ -213,6 +213,14 @@ impl Tracker {
         lock(&self.inner.history).chain.epoch_of(snapshot)
     }
 
+    /// The newest takes whose names are known, at most `max`, each with the epoch it closed. The snapshots may be gone.
+    #[must_use]
+    pub fn takes(&self, max: usize) -> Vec<(u64, String)> {
+        let history = lock(&self.inner.history);
+        let names = history.chain.members().rev().flat_map(|member| member.names.iter().rev());
+        names.take(max).map(|(epoch, name)| (*epoch, name.to_string())).collect()
+    }
+
     /// Under which epochs are comparable.
     #[must_use]
     pub fn generation(&self) -> Uuid {

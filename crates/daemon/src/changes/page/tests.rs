@@ -74,3 +74,11 @@ fn a_page_does_not_reach_back() {
     let second = page(BLOCK, 1, &grown);
     assert_eq!(second.extents, [Extent { offset: BLOCK, length: BLOCK }]);
 }
+
+#[test]
+fn ranges_are_left_out() {
+    let extent = |offset, length| Extent { offset, length };
+    let mut extents = vec![extent(0, 10), extent(20, 10), extent(40, 10), extent(60, 5)];
+    leave_out(&mut extents, &[ByteRange::new(2, 3), ByteRange::new(7, 15), ByteRange::new(38, 14)]);
+    assert_eq!(extents, [extent(0, 2), extent(5, 2), extent(22, 8), extent(60, 5)]);
+}
