@@ -4,6 +4,8 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use rustix::process::Signal;
+
 use super::MIB;
 use super::fuse::Fuse;
 use super::tools::{self, both, eventually, finish, tool};
@@ -198,13 +200,28 @@ impl Attached {
         &self.mount.folder
     }
 
+    /// From now on nothing answers, until [`Attached::go_on_serving`].
+    pub(crate) fn stop_serving(&self) {
+        self.fuse.signal(Signal::STOP);
+    }
+
+    pub(crate) fn go_on_serving(&self) {
+        self.fuse.signal(Signal::CONT);
+    }
+
     /// Unmounts and detaches it; the file system must be clean.
     pub(crate) fn detach_clean(self) {
+        let kind = self.kind;
+        assert_eq!(self.detach(|disk| kind.check(disk)), Ok(()), "{kind:?}");
+    }
+
+    /// Unmounts and detaches it, having asked something of the device between.
+    pub(crate) fn detach<T>(self, ask: impl FnOnce(&Path) -> T) -> T {
         let disk = self.mount.unmount();
-        let clean = self.kind.check(&disk.device);
+        let answer = ask(&disk.device);
         disk.free();
         self.fuse.unmount();
-        assert_eq!(clean, Ok(()), "{:?}", self.kind);
+        answer
     }
 
     /// Unmounts and detaches what has no server any more.

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use super::tools::{self, eventually, tool, wait};
 
 /// An export mounted as a file, until this is dropped.
@@ -35,6 +37,12 @@ impl Fuse {
         let fuse = Fuse { child, folder, fusermount, mounted: true, file };
         eventually("nbdfuse shows its file", || fuse.file.exists().then_some(()));
         Some(fuse)
+    }
+
+    /// Stops (`STOP`) or continues (`CONT`) the program that serves the file: a disk that does not answer for a while.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
+        kill_process(pid, signal).unwrap();
     }
 
     /// Unmounts it; what was written is with the daemon then.
