@@ -1,4 +1,4 @@
-//! What the filter allocates, counted: nothing for a rewrite of preserved blocks, and nothing in proportion to the size
+//! What the filter allocates, counted: nothing for a rewrite of preserved blocks or a tracked write, and nothing in proportion to the size
 //! of a device for a take or a discard of it. One test, because all threads of the process are counted.
 #![cfg(not(feature = "shuttle"))]
 #![allow(unsafe_code, clippy::expect_used)]
@@ -17,6 +17,7 @@ use bowline_block::{
 };
 use bowline_device::Device;
 use bowline_filter::cow::{DiffStorage, Limits, NoEvents, Origin, Snapshot, StoreKind, StoreSpec, take};
+use bowline_filter::track::{NoTrackEvents, TRACK_ALTITUDE, Tracker};
 
 struct Counting;
 
@@ -162,4 +163,35 @@ fn what_is_allocated_does_not_depend_on_sizes() {
     // The counter counts.
     let (_, count, bytes) = counted(|| std::hint::black_box(vec![1u8; 100]));
     assert_eq!((count, bytes), (1, 100));
+}
+
+#[test]
+fn a_tracked_write_allocates_nothing() {
+    let size = 64 * TIB;
+    let store = Vast { size, kind: ExtentKind::Hole, written: AtomicU64::new(0) };
+    let device = Device::new("disk", Arc::new(store));
+    let tracker = Tracker::memory("disk", size, Arc::new(NoTrackEvents));
+    let freeze = || bowline_device::freeze_all(std::slice::from_ref(&device), Duration::from_secs(5));
+    freeze().expect("frozen")[0].attach(tracker.clone(), TRACK_ALTITUDE, None).expect("attached");
+    let data = Buf::zeroed(4096);
+    // The first bit of some GiB makes the leaf.
+    write(&device, 0, &data);
+    let ((), count, _) = counted(|| {
+        for _ in 0..2 {
+            (0..4096).for_each(|at| write(&device, at << 20, &data));
+        }
+    });
+    assert_eq!(count, 0, "first and later writes allocate nothing");
+    // I9: a discard of everything is marked without memory for each block, and a take is ready before it freezes.
+    let ((), _, bytes) = counted(|| {
+        let request = Request::new(Op::Discard, ByteRange::new(0, size));
+        wait(device.submit(Io::bare(request))).result.expect("discarded");
+    });
+    assert!(bytes < MIB, "a discard of {size} bytes allocated {bytes}");
+    tracker.prepare_close();
+    let (closed, _, bytes) = counted(|| {
+        let _frozen = freeze().expect("frozen");
+        tracker.close_epoch("s")
+    });
+    assert!(closed.epoch == 1 && bytes < 4096, "a take allocated {bytes} bytes under the freeze");
 }
