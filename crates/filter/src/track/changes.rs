@@ -105,12 +105,12 @@ impl ChangeSet {
     pub fn ranges(&self, from: u64) -> impl Iterator<Item = ByteRange> + '_ {
         let Inner { set, grain, size, .. } = &*self.0;
         let mut found = match u32::try_from(from / grain.bytes()) {
-            Ok(block) if from < *size => Some(set.range(block..)),
+            Ok(block) if from < *size => Some(Runs::new(set.range(block..))),
             _ => None,
         };
         std::iter::from_fn(move || {
-            let range = found.as_mut()?.next_range()?;
-            let run = Run { first: u64::from(*range.start()), end: u64::from(*range.end()) + 1 };
+            let (first, last) = found.as_mut()?.next()?;
+            let run = Run { first: u64::from(first), end: u64::from(last) + 1 };
             Some(grain.range_of(run, *size))
         })
     }
@@ -128,5 +128,68 @@ impl ChangeSet {
     #[must_use]
     pub fn memory_bytes(&self) -> u64 {
         super::epochs::set_bytes(&self.0.set)
+    }
+}
+
+/// Numbers looked at in one go.
+const BATCH: usize = 256;
+/// A run from which on it is worth a search.
+const LONG: u32 = 255;
+
+/// Runs of neighbouring numbers of a set. Finding each with a search of its own would cost more than looking at all
+/// numbers of short runs; long ones are skipped over.
+struct Runs<'a> {
+    numbers: roaring::bitmap::Iter<'a>,
+    batch: [u32; BATCH],
+    at: usize,
+    len: usize,
+    /// What was found and may go on.
+    open: Option<(u32, u32)>,
+}
+
+impl<'a> Runs<'a> {
+    fn new(numbers: roaring::bitmap::Iter<'a>) -> Self {
+        Self { numbers, batch: [0; BATCH], at: 0, len: 0, open: None }
+    }
+
+    /// Adds a run to the one that is open; if it is another one, the open one is complete.
+    fn join(&mut self, first: u32, last: u32) -> Option<(u32, u32)> {
+        match &mut self.open {
+            Some((_, end)) if end.checked_add(1) == Some(first) => {
+                *end = last;
+                None
+            }
+            open => open.replace((first, last)),
+        }
+    }
+
+    fn next(&mut self) -> Option<(u32, u32)> {
+        loop {
+            while let Some(number) = self.batch.get(self.at..self.len).and_then(<[u32]>::first).copied() {
+                self.at += 1;
+                if let Some(done) = self.join(number, number) {
+                    return Some(done);
+                }
+            }
+            // A whole batch in one run: it may be a long one.
+            if self.len == BATCH
+                && self.open.is_some_and(|(first, last)| last - first >= LONG)
+                && let Some(range) = self.numbers.next_range()
+            {
+                (self.at, self.len) = (0, 0);
+                if let Some(done) = self.join(*range.start(), *range.end()) {
+                    return Some(done);
+                }
+            }
+            // One by one: `next_many` of roaring 0.12 overflows at the end of a run container.
+            (self.at, self.len) = (0, 0);
+            for (room, number) in self.batch.iter_mut().zip(&mut self.numbers) {
+                *room = number;
+                self.len += 1;
+            }
+            if self.len == 0 {
+                return self.open.take();
+            }
+        }
     }
 }

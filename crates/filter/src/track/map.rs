@@ -130,15 +130,16 @@ impl LiveMap {
     /// The set of all blocks that are set, not yet packed.
     pub(crate) fn to_set(&self) -> RoaringBitmap {
         let mut all = RoaringBitmap::new();
-        let mut bytes = Vec::with_capacity(LEAF_WORDS * 8);
+        let mut bytes = vec![0; LEAF_WORDS * 8];
         for (leaf, slot) in self.leaves.iter().enumerate() {
             let first = leaf as u64 * LEAF_BLOCKS;
             if self.is_full(leaf as u64) {
                 let end = (first + LEAF_BLOCKS).min(self.blocks);
                 insert(&mut all, Run { first, end });
             } else if let (Some(words), Ok(offset)) = (slot.get(), u32::try_from(first)) {
-                bytes.clear();
-                bytes.extend(words.iter().flat_map(|word| word.load(Ordering::Relaxed).to_le_bytes()));
+                for (room, word) in bytes.chunks_exact_mut(8).zip(words) {
+                    room.copy_from_slice(&word.load(Ordering::Relaxed).to_le_bytes());
+                }
                 all |= RoaringBitmap::from_lsb0_bytes(offset, &bytes);
             }
         }

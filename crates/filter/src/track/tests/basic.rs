@@ -34,6 +34,33 @@ fn what_is_marked_between_two_takes_is_found_there() {
 }
 
 #[test]
+fn runs_of_every_length_are_found_whole() {
+    let blocks = 400_000;
+    let tracker = tracker(blocks * K);
+    let _ = tracker.close_epoch("a");
+    let mut expected = Vec::new();
+    let mut at = 3;
+    for length in [1, 2, 1, 255, 256, 257, 1, 511, 512, 513, 65_536, 1, 70_000, 300, 131_072, 64, 5] {
+        let range = ByteRange::new(at * K, length * K);
+        tracker.mark_blocking(range);
+        expected.push(range);
+        at += length + 1 + length % 3;
+    }
+    let set = tracker.changed(1, None).unwrap();
+    assert_eq!(set.ranges(0).collect::<Vec<_>>(), expected);
+    // In pages, from wherever one ends.
+    let (mut paged, mut next) = (Vec::new(), Some(0));
+    while let Some(from) = next {
+        let (some, after) = set.extents(from, 2);
+        paged.extend(some);
+        next = after;
+    }
+    assert_eq!(paged, expected);
+    let middle = expected[4].start() + 7 * K + 5;
+    assert_eq!(set.ranges(middle).next(), Some(ByteRange::between(middle - 5, expected[4].end())));
+}
+
+#[test]
 fn i4_what_cannot_be_known_is_refused() {
     let tracker = tracker(100 * K);
     let closed = tracker.close_epoch("a");
