@@ -52,6 +52,7 @@ pub(crate) struct Daemon {
     pub(crate) started_at: Timestamp,
     pub(crate) started: Instant,
     changing: Mutex<()>,
+    probing: Mutex<()>,
     kept: Mutex<Kept>,
     unsaved: AtomicBool,
     stopping: AtomicBool,
@@ -69,6 +70,7 @@ impl Daemon {
             started_at: Timestamp::now(),
             started: Instant::now(),
             changing: Mutex::new(()),
+            probing: Mutex::new(()),
             kept: Mutex::new(Kept::Tables),
             unsaved: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
@@ -83,6 +85,11 @@ impl Daemon {
     /// Waits for its turn to change something.
     pub(crate) fn change(&self) -> MutexGuard<'_, ()> {
         self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for its turn to watch what a device sees.
+    pub(crate) fn probing(&self) -> MutexGuard<'_, ()> {
+        self.probing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn read(&self) -> RwLockReadGuard<'_, Tables> {

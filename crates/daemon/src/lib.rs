@@ -26,6 +26,7 @@ mod events;
 mod export;
 mod keeper;
 mod metrics;
+mod mounts;
 mod serve;
 mod snapshot;
 mod socket;

@@ -8,12 +8,14 @@ mod teller;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bowline_api::snapshot::FREEZE_TIMEOUT_MS_DEFAULT;
 use bowline_api::{
     ApiError, ErrorKind, EventKind, OnFull, Snapshot, SnapshotExtend, SnapshotTake, Timestamp,
 };
 use bowline_block::Store;
 use bowline_device::{Device, freeze_all};
 use bowline_filter::cow;
+use bowline_kernel::freeze::try_thaw_all;
 
 use crate::daemon::{Daemon, FREEZE_LIMIT};
 use crate::error::failed;
@@ -35,10 +37,11 @@ impl Daemon {
         let origins = self.origins(&request.devices)?;
         let spec = spec_of(&request.store, request.limit, request.step)?;
         let excluded = self.check_storage(&what, &spec, &origins)?;
+        self.check_ancestors(&what, &spec, &origins)?;
         let storage = cow::DiffStorage::open(spec).map_err(|error| failed(&what, &error))?;
         let own = || origins.iter().zip(&excluded).filter(|(_, ranges)| !ranges.is_empty());
         own().for_each(|(entry, ranges)| self.exclude_from_tracking(entry, ranges));
-        let taken = self.take_frozen(&name, request, &origins, &excluded, &storage);
+        let taken = self.take_clean(&name, request, &origins, &excluded, &storage);
         let entry =
             taken.inspect_err(|_| own().for_each(|(entry, _)| self.exclude_from_tracking(entry, &[])));
         let entry = entry?;
@@ -49,6 +52,38 @@ impl Daemon {
         event.number("frozen_us", snapshot.frozen_us).post();
         self.save(format_args!("snapshot {name} is taken"))?;
         Ok(snapshot)
+    }
+
+    /// The instant, with the file systems on the devices at rest where that was asked for.
+    fn take_clean(
+        &self,
+        name: &str,
+        request: &SnapshotTake,
+        origins: &[DeviceEntry],
+        excluded: &[Vec<bowline_block::ByteRange>],
+        storage: &Arc<cow::DiffStorage>,
+    ) -> Result<SnapshotEntry, ApiError> {
+        if !request.freeze {
+            return self.take_frozen(name, request, origins, excluded, storage);
+        }
+        let what = format!("take snapshot {name}");
+        let limit = Duration::from_millis(request.freeze_timeout_ms.unwrap_or(FREEZE_TIMEOUT_MS_DEFAULT));
+        let frozen = self.freeze_mounts(&what, origins, limit)?;
+        let paths = frozen.iter().map(|one| one.mount_point().to_string_lossy().into_owned()).collect();
+        let taken = self.take_frozen(name, request, origins, excluded, storage);
+        let thawed = try_thaw_all(frozen);
+        let entry = taken?;
+        match thawed {
+            Ok(()) => Ok(SnapshotEntry { frozen: paths, ..entry }),
+            Err(error) => {
+                // They were not at rest all the time: it is not what was asked for.
+                let removed = entry.taken.remove(FREEZE_LIMIT);
+                forget_histories(&self.read(), &entry.taken);
+                let why = removed.err().map_or(error.to_string(), |also| format!("{error}; and {also}"));
+                let hint = "raise --freeze-timeout, or take it when there is less load";
+                Err(ApiError::new(ErrorKind::Timeout, what, why, hint))
+            }
+        }
     }
 
     /// The instant itself.
@@ -100,6 +135,7 @@ impl Daemon {
             let hint = "ranges of its own devices are given when it is taken; name another place";
             return Err(ApiError::new(ErrorKind::InvalidRequest, what, why, hint));
         }
+        self.check_ancestors(&what, &spec, &origins)?;
         let location = spec.kind.location();
         let storage = entry.taken.storage();
         storage.extend(spec).map_err(|error| failed(&what, &error))?;

@@ -1,6 +1,6 @@
 //! What the parts of this build cannot do: refused, rather than done by halves.
 
-use bowline_api::{ApiError, ErrorKind, Mount, Snapshot, SnapshotRollback, SnapshotTake};
+use bowline_api::{ApiError, ErrorKind, Snapshot, SnapshotRollback, SnapshotTake};
 
 use crate::daemon::Daemon;
 
@@ -9,15 +9,10 @@ fn unsupported(what: &str) -> ApiError {
 }
 
 pub(crate) fn check_take(request: &SnapshotTake) -> Result<(), ApiError> {
-    if request.persistent || request.freeze { Err(unsupported("take such a snapshot")) } else { Ok(()) }
+    if request.persistent { Err(unsupported("take such a snapshot")) } else { Ok(()) }
 }
 
 impl Daemon {
-    pub(crate) fn device_mounts(&self, name: &str) -> Result<Vec<Mount>, ApiError> {
-        self.read().device(name)?;
-        Err(unsupported("find mounts of a device"))
-    }
-
     pub(crate) fn snapshot_rollback(&self, name: &str, _: &SnapshotRollback) -> Result<Snapshot, ApiError> {
         self.read().snapshot(name)?;
         Err(unsupported("roll back to a snapshot"))
