@@ -52,6 +52,21 @@ impl Bench {
         file.sync_all().context("cannot fill the disk")
     }
 
+    /// The same for another place: an own folder and disk there.
+    pub fn elsewhere(&self, parent: &Path) -> Result<Self> {
+        let mut bench = Self::new(parent, self.size_bytes, self.bowline.clone())?;
+        bench.structured = self.structured;
+        Ok(bench)
+    }
+
+    /// A folder in the working folder, emptied of what an earlier round left.
+    pub fn empty_folder(&self, name: &str) -> Result<PathBuf> {
+        let folder = self.folder.join(name);
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        Ok(folder)
+    }
+
     /// A path in the working folder.
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {

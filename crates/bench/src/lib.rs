@@ -15,6 +15,7 @@
 
 pub mod backing;
 pub mod bowline;
+pub mod changes;
 pub mod criteria;
 pub mod histogram;
 pub mod limit;
@@ -31,5 +32,7 @@ pub mod single;
 pub mod stats;
 pub mod subject;
 pub mod take;
+pub mod tracked_memory;
+pub mod tracking;
 pub mod verify;
 pub mod wire;

@@ -10,9 +10,9 @@ use bowline_bench::bowline::DiffStorage;
 use bowline_bench::criteria::{self, Verdict};
 use bowline_bench::peers::Peer;
 use bowline_bench::rounds::{self, Plan};
-use bowline_bench::rows::{self, Row};
+use bowline_bench::rows::{self, Place, Row};
 use bowline_bench::subject::{Held, Subject};
-use bowline_bench::{limit, memory, report, single, take, verify};
+use bowline_bench::{changes, limit, memory, report, single, take, tracked_memory, tracking, verify};
 use clap::Parser;
 use serde_json::{Value, json};
 
@@ -29,7 +29,8 @@ struct Arguments {
     /// Two short rounds: shows that everything works, proves nothing.
     #[arg(long)]
     quick: bool,
-    /// Only the rows whose name contains one of these (comma-separated), also `take`, `memory`.
+    /// Only the rows whose name contains one of these (comma-separated), also `take`, `memory`, `memory-tracked`,
+    /// `tracking`, `changes`.
     #[arg(long, value_delimiter = ',')]
     rows: Vec<String>,
     /// Leave Bowline out.
@@ -47,6 +48,9 @@ struct Arguments {
     /// Folder for the disk; the default is in memory (tmpfs).
     #[arg(long, default_value = "/dev/shm")]
     dir: PathBuf,
+    /// Folder on a real disk, for the rows that need one; the default is this program's folder.
+    #[arg(long)]
+    disk_dir: Option<PathBuf>,
     /// Size of the disk in MiB.
     #[arg(long, default_value_t = 1024)]
     size_mib: u64,
@@ -123,17 +127,22 @@ fn run(arguments: &Arguments) -> Result<bool> {
         arguments.rows.is_empty() || arguments.rows.iter().any(|part| key.contains(part.as_str()))
     };
     let mut verdicts = Vec::new();
+    let mut on_disk = OnDisk::default();
     let mut row_documents = Vec::new();
     let takes_part = |row: &Row| chosen(row.key) && row.subjects.iter().any(|subject| wanted(*subject));
     for row in rows::all().into_iter().filter(takes_part) {
-        let result = rounds::measure(&bench, &row, plan, &missing, wanted);
+        let bench = match row.place {
+            Place::Folder => &bench,
+            Place::Disk => on_disk.get(arguments, &bench)?,
+        };
+        let result = rounds::measure(bench, &row, plan, &missing, wanted);
         report::print_row(&result);
         good &= result.absent.iter().all(|(_, reason)| reason.starts_with("missing"));
         verdicts.extend(criteria::judge(&result));
         row_documents.push(report::row_json(&result));
     }
     if wanted(Subject::Bowline(Held::Nothing)) && !missing.contains_key("bowline") {
-        good &= own_measurements(&bench, chosen, &mut verdicts);
+        good &= own_measurements(&bench, plan, chosen, &mut verdicts);
     }
     report::print_verdicts(&verdicts);
     if let Some(path) = &arguments.json {
@@ -141,6 +150,23 @@ fn run(arguments: &Arguments) -> Result<bool> {
         write_json(path, &document)?;
     }
     Ok(good)
+}
+
+/// The working folder on a real disk, made when the first row needs it.
+#[derive(Default)]
+struct OnDisk(Option<Bench>);
+
+impl OnDisk {
+    fn get(&mut self, arguments: &Arguments, bench: &Bench) -> Result<&Bench> {
+        if self.0.is_none() {
+            let own = bench.own_program.parent().map(PathBuf::from);
+            let folder = arguments.disk_dir.clone().or(own).context("no folder for the disk")?;
+            let made = bench.elsewhere(&folder)?;
+            println!("\nOn disk: {}", report::place(&made));
+            self.0 = Some(made);
+        }
+        self.0.as_ref().context("no folder for the disk")
+    }
 }
 
 type Versions = Vec<(String, Result<String, String>)>;
@@ -160,7 +186,7 @@ fn take_stock(bench: &Bench, wanted: impl Fn(Subject) -> bool) -> (Versions, BTr
             missing.insert(subject.label(), reason.clone());
         }
         let is_variant = matches!(subject, Subject::Bowline(held) if held != Held::Nothing)
-            || subject == Subject::Peer(Peer::CopyBeforeWrite);
+            || matches!(subject, Subject::Peer(peer) if Peer::HELD.contains(&peer));
         if !is_variant {
             versions.push((subject.label().to_owned(), version));
         }
@@ -182,20 +208,27 @@ fn verify_all(
         }
     };
     println!("\nVerification");
-    let plain =
-        Peer::PLAIN.into_iter().map(Subject::Peer).chain([Subject::Limit, Subject::Bowline(Held::Nothing)]);
+    let peers = Peer::PLAIN.into_iter().chain(Peer::HELD).map(Subject::Peer);
+    let plain = peers.chain([Subject::Limit, Subject::Bowline(Held::Nothing)]);
     for subject in plain.filter(|subject| wanted(*subject) && !missing.contains_key(subject.label())) {
         tell(subject.label().to_owned(), verify::plain(bench, subject));
     }
     if wanted(Subject::Bowline(Held::Nothing)) && !missing.contains_key("bowline") {
-        for storage in [DiffStorage::Memory, DiffStorage::File] {
-            tell(format!("bowline image, {storage:?}"), verify::image(bench, storage));
+        let fresh = DiffStorage::ALL.map(Held::Fresh);
+        let many = DiffStorage::PLAIN.map(Held::Many);
+        for held in fresh.into_iter().chain(many) {
+            tell(format!("{}: image", Subject::Bowline(held).label()), verify::image(bench, held));
         }
     }
     good
 }
 
-fn own_measurements(bench: &Bench, chosen: impl Fn(&str) -> bool, verdicts: &mut Vec<Verdict>) -> bool {
+fn own_measurements(
+    bench: &Bench,
+    plan: Plan,
+    chosen: impl Fn(&str) -> bool,
+    verdicts: &mut Vec<Verdict>,
+) -> bool {
     let mut good = true;
     let mut add = |name: &str, measured: Result<Vec<Verdict>>| match measured {
         Ok(more) => verdicts.extend(more),
@@ -209,6 +242,15 @@ fn own_measurements(bench: &Bench, chosen: impl Fn(&str) -> bool, verdicts: &mut
     }
     if chosen("memory") {
         add("memory", memory::measure(bench));
+    }
+    if chosen("memory-tracked") {
+        add("memory-tracked", tracked_memory::measure(bench));
+    }
+    if chosen("tracking") {
+        add("tracking", tracking::measure(bench, plan));
+    }
+    if chosen("changes") {
+        add("changes", changes::measure(bench));
     }
     good
 }

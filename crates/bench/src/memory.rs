@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::backing::Bench;
 use crate::bowline::{Daemon, DiffStorage};
 use crate::criteria::Verdict;
-use crate::load::{self, Access, Content, Target, Timing, Workload};
+use crate::load::{self, Access, Content, Timing, Workload};
 use crate::pattern::BLOCK_BYTES;
 use crate::procfs;
 use crate::wire::Command;
@@ -37,7 +37,7 @@ pub fn measure(bench: &Bench) -> Result<Vec<Verdict>> {
     verdicts.push(at_most_mib(&what, grown, 16.0));
     daemon.verb(&["device", "remove", "huge"])?;
 
-    daemon.take(bench, &["disk"], DiffStorage::File)?;
+    daemon.take(bench, &["disk"], DiffStorage::File, 1)?;
     let before = resident_mib(&daemon)?;
     let preserved = overwrite(bench, &daemon)?;
     let grown = (resident_mib(&daemon)? - before).max(0.0) * MIB;
@@ -57,7 +57,7 @@ pub fn measure(bench: &Bench) -> Result<Vec<Verdict>> {
         }
         None => println!("  status has no {INDEX_POINTER}: the index is not judged"),
     }
-    daemon.remove_snapshot()?;
+    daemon.remove_snapshots(1)?;
     Ok(verdicts)
 }
 
@@ -84,12 +84,7 @@ fn at_most_mib(what: &str, value: f64, most: f64) -> Verdict {
 
 /// Writes every block once in random order; answers how many.
 fn overwrite(bench: &Bench, daemon: &Daemon) -> Result<f64> {
-    let target = Target {
-        socket: daemon.socket.clone(),
-        export: "disk".to_owned(),
-        structured: bench.structured,
-        pid: daemon.pid(),
-    };
+    let target = daemon.target(bench, "disk");
     let workload = Workload {
         command: Command::Write,
         access: Access::RandomOnce,

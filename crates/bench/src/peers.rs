@@ -24,11 +24,19 @@ pub enum Peer {
     QemuStorageDaemon,
     /// The same with its copy-before-write filter and a raw target: a held snapshot.
     CopyBeforeWrite,
+    /// `nbdkit file` below its cow filter, blocks of 64 KiB (its default). What is written goes to an overlay: an aligned
+    /// write copies nothing, and the disk itself never changes.
+    NbdkitCow,
+    /// The same with blocks of 4 KiB.
+    NbdkitCow4k,
 }
 
 impl Peer {
     /// Those that serve the plain file.
     pub const PLAIN: [Self; 4] = [Self::Nbdkit, Self::NbdServer, Self::QemuNbd, Self::QemuStorageDaemon];
+
+    /// Those that do what a held snapshot does, in their way.
+    pub const HELD: [Self; 3] = [Self::CopyBeforeWrite, Self::NbdkitCow, Self::NbdkitCow4k];
 
     /// Name in tables.
     #[must_use]
@@ -39,6 +47,8 @@ impl Peer {
             Self::QemuNbd => "qemu-nbd",
             Self::QemuStorageDaemon => "qemu-sd",
             Self::CopyBeforeWrite => "qemu-sd cbw",
+            Self::NbdkitCow => "nbdkit cow 64K",
+            Self::NbdkitCow4k => "nbdkit cow 4K",
         }
     }
 
@@ -46,6 +56,7 @@ impl Peer {
     pub fn version(self) -> Result<String, String> {
         match self {
             Self::Nbdkit => server::version("nbdkit", "--version"),
+            Self::NbdkitCow | Self::NbdkitCow4k => cow_filter_version(),
             Self::NbdServer => server::version("nbd-server", "-V"),
             Self::QemuNbd => server::version("qemu-nbd", "--version"),
             Self::QemuStorageDaemon | Self::CopyBeforeWrite => {
@@ -71,6 +82,10 @@ impl Peer {
         let disk = bench.disk.to_str().context("the disk's path is not UTF-8")?;
         let (program, arguments): (&str, Vec<String>) = match self {
             Self::Nbdkit => ("nbdkit", words(&["-f", "-U", socket, "file", disk])),
+            Self::NbdkitCow | Self::NbdkitCow4k => {
+                let block = if self == Self::NbdkitCow { "cow-block-size=64K" } else { "cow-block-size=4K" };
+                ("nbdkit", words(&["-f", "-U", socket, "--filter=cow", "file", disk, block]))
+            }
             Self::NbdServer => {
                 let config = bench.path("nbd-server.conf");
                 let text = format!(
@@ -100,7 +115,21 @@ impl Peer {
         };
         let mut command = Command::new(program);
         command.args(arguments);
+        // Where nbdkit's overlay goes: to where the disk is, as everybody's.
+        command.env("TMPDIR", bench.path(""));
         Ok(command)
+    }
+}
+
+/// nbdkit comes with and without its filters.
+fn cow_filter_version() -> Result<String, String> {
+    let version = server::version("nbdkit", "--version")?;
+    let output = Command::new("nbdkit").args(["--filter=cow", "--dump-plugin", "null"]).output();
+    let output = output.map_err(|error| format!("nbdkit: {error}"))?;
+    if output.status.success() {
+        Ok(version)
+    } else {
+        Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
     }
 }
 

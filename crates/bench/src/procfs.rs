@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::time::Duration;
 
 /// One process as `/proc/PID/stat` shows it.
@@ -66,6 +68,20 @@ pub fn resident_bytes(pid: u32) -> Option<u64> {
     line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
+/// Flushes that the block device below a file has finished so far; `None` where there is none, as on tmpfs.
+#[must_use]
+pub fn flushes_below(path: &Path) -> Option<u64> {
+    let device = fs::metadata(path).ok()?.dev();
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let text = fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/stat")).ok()?;
+    parse_flushes(&text)
+}
+
+/// The sixteenth number of a block device's statistics.
+fn parse_flushes(statistics: &str) -> Option<u64> {
+    statistics.split_whitespace().nth(15)?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -97,6 +113,13 @@ mod tests {
         assert!(!is_alive(child.id()));
         child.wait().unwrap();
         assert!(!is_alive(child.id()));
+    }
+
+    #[test]
+    fn flushes_are_found_among_the_statistics_of_a_block_device() {
+        let line = "  145738 997 5578752 174377 302789 164250 17346540 568247 0 312588 919116 229 0 7908 249 79550 176241";
+        assert_eq!(parse_flushes(line), Some(79550));
+        assert_eq!(parse_flushes("1 2 3"), None, "an old kernel");
     }
 
     #[test]

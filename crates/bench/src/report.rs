@@ -37,6 +37,12 @@ pub fn environment(bench: &Bench, plan: Plan, versions: &[(String, Result<String
     })
 }
 
+/// The disk's path and file system.
+#[must_use]
+pub fn place(bench: &Bench) -> String {
+    format!("{} ({})", bench.disk.display(), file_system_of(bench))
+}
+
 /// The mount point with the longest matching path says which file system holds the disk.
 fn file_system_of(bench: &Bench) -> String {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
@@ -103,6 +109,14 @@ pub fn print_row(result: &RowResult) {
             format!("-{:.0}% +{:.0}%", 100.0 * (1.0 - least / median), 100.0 * (most / median - 1.0)),
         );
     }
+    let flushes = result.cells.iter().filter_map(|cell| {
+        let each = cell.median_flushes()?;
+        Some(format!("{} {each:.2}", cell.subject.label()))
+    });
+    let flushes: Vec<_> = flushes.collect();
+    if !flushes.is_empty() {
+        println!("  flushes of the block device for 1000 requests: {}", flushes.join(", "));
+    }
     for (subject, reason) in &result.absent {
         println!("  {:<21}{reason}", subject.label());
     }
@@ -115,11 +129,15 @@ pub fn print_verdicts(verdicts: &[Verdict]) {
     }
     println!("\nTargets");
     for verdict in verdicts {
-        let word = if verdict.met { "met   " } else { "MISSED" };
+        let word = match verdict.met {
+            Some(true) => "met   ",
+            Some(false) => "MISSED",
+            None => "      ",
+        };
         println!("  {word} {:<88} {:<10} {}", verdict.what, verdict.target, verdict.measured);
     }
-    let met = verdicts.iter().filter(|verdict| verdict.met).count();
-    println!("  {met} of {} targets met", verdicts.len());
+    let count = |met| verdicts.iter().filter(|verdict| verdict.met == Some(met)).count();
+    println!("  {} of {} targets met", count(true), count(true) + count(false));
 }
 
 /// A row as JSON, every round included.
@@ -145,6 +163,7 @@ fn cell_json(cell: &Cell) -> Value {
         "p99_us": cell.latency_us(0.99),
         "p999_us": cell.latency_us(0.999),
         "server_cpu_us_per_operation": cell.median(Outcome::cpu_us_per_operation),
+        "flushes_per_thousand": cell.median_flushes(),
         "rounds": cell.outcomes.iter().map(|outcome| json!({
             "iops": outcome.iops(),
             "operations": outcome.operations,

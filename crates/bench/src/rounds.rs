@@ -7,6 +7,7 @@ use anyhow::{Result, ensure};
 
 use crate::backing::Bench;
 use crate::load::{self, Outcome, Timing};
+use crate::procfs;
 use crate::rows::Row;
 use crate::stats;
 use crate::subject::Subject;
@@ -65,6 +66,13 @@ impl Cell {
     /// Median of one figure.
     pub fn median(&self, figure: impl Fn(&Outcome) -> f64) -> f64 {
         stats::median(&self.series(figure))
+    }
+
+    /// Flushes of the block device for a thousand requests, if there is one.
+    #[must_use]
+    pub fn median_flushes(&self) -> Option<f64> {
+        let each: Option<Vec<f64>> = self.outcomes.iter().map(Outcome::flushes_per_thousand).collect();
+        each.map(|each| stats::median(&each))
     }
 
     /// A latency quantile: median over the rounds, in microseconds.
@@ -130,7 +138,10 @@ fn one_round(bench: &Bench, row: &Row, subject: Subject, plan: Plan, round: u32)
         measured: Duration::from_secs_f64(plan.seconds),
         seed: u64::from(round) + 1,
     };
-    let outcome = load::run(&running.target, &row.workload, timing)?;
+    let flushes_before = procfs::flushes_below(&bench.disk);
+    let mut outcome = load::run(&running.target, &row.workload, timing)?;
+    let flushes = procfs::flushes_below(&bench.disk);
+    outcome.flushes = flushes.zip(flushes_before).map(|(after, before)| after.saturating_sub(before));
     running.finish()?;
     ensure!(outcome.operations > 0, "no request was answered");
     ensure!(outcome.wrong == 0, "{} blocks were read with wrong contents", outcome.wrong);

@@ -8,6 +8,15 @@ use crate::wire::Command;
 
 const KIB: u32 = 1024;
 
+/// Where the disk of a row is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In the folder for all rows: memory, unless said otherwise.
+    Folder,
+    /// On a real disk.
+    Disk,
+}
+
 /// One row: a workload and who takes part.
 #[derive(Clone, Debug)]
 pub struct Row {
@@ -15,6 +24,8 @@ pub struct Row {
     pub key: &'static str,
     /// Heading.
     pub title: &'static str,
+    /// Where.
+    pub place: Place,
     /// The load.
     pub workload: Workload,
     /// Who takes part, in the order of a round.
@@ -43,7 +54,8 @@ pub fn all() -> Vec<Row> {
         let peers = Peer::PLAIN.into_iter().map(Subject::Peer);
         let subjects =
             [Subject::Bowline(Held::Nothing)].into_iter().chain(peers).chain([Subject::Limit]).collect();
-        Row { key, title, workload: workload(command, access, kib, depth, connections), subjects }
+        let workload = workload(command, access, kib, depth, connections);
+        Row { key, title, place: Place::Folder, workload, subjects }
     };
     let (read, write) = (Command::Read, Command::Write);
     let (random, sequential) = (Access::Random, Access::Sequential);
@@ -58,47 +70,94 @@ pub fn all() -> Vec<Row> {
     rows.push(plain("read-1m", "1 MiB sequential read, QD4", read, sequential, 1024, 4, 1));
     rows.push(plain("write-1m", "1 MiB sequential write, QD4", write, sequential, 1024, 4, 1));
     rows.extend(held());
+    rows.push(many());
+    rows.extend(persistent());
     rows
+}
+
+fn row(key: &'static str, title: &'static str, workload: Workload, subjects: &[&[Subject]]) -> Row {
+    Row { key, title, place: Place::Folder, workload, subjects: subjects.concat() }
+}
+
+fn write(access: Access, kib: u32, depth: usize) -> Workload {
+    workload(Command::Write, access, kib, depth, 1)
+}
+
+const fn ours(held: Held) -> Subject {
+    Subject::Bowline(held)
 }
 
 /// Rows with a held snapshot.
 fn held() -> [Row; 4] {
-    let ours = |held: fn(DiffStorage) -> Held| {
-        [
-            Subject::Bowline(Held::Nothing),
-            Subject::Bowline(held(DiffStorage::Memory)),
-            Subject::Bowline(held(DiffStorage::File)),
-        ]
-    };
-    let qemu = [Subject::Peer(Peer::QemuStorageDaemon), Subject::Peer(Peer::CopyBeforeWrite)];
-    let first_writes = || ours(Held::Fresh).into_iter().chain(qemu).collect::<Vec<_>>();
-    let write = |access, kib, depth| workload(Command::Write, access, kib, depth, 1);
+    use DiffStorage::{File, Memory};
+    let plain = ours(Held::Nothing);
+    let fresh = [plain, ours(Held::Fresh(Memory)), ours(Held::Fresh(File))];
+    let preserved = [plain, ours(Held::Preserved(Memory)), ours(Held::Preserved(File))];
+    let peers = [Peer::QemuStorageDaemon].into_iter().chain(Peer::HELD).map(Subject::Peer);
+    let peers: Vec<Subject> = peers.collect();
+    let first_writes: &[&[Subject]] = &[&fresh, &peers];
     [
-        Row {
-            key: "first-qd1",
-            title: "held snapshot, 4 KiB random first writes, QD1",
-            workload: write(Access::RandomOnce, 4, 1),
-            subjects: first_writes(),
-        },
-        Row {
-            key: "first-qd32",
-            title: "held snapshot, 4 KiB random first writes, QD32",
-            workload: write(Access::RandomOnce, 4, 32),
-            subjects: first_writes(),
-        },
-        Row {
-            key: "first-1m",
-            title: "held snapshot, 1 MiB sequential first writes, QD4",
-            workload: write(Access::SequentialOnce, 1024, 4),
-            subjects: first_writes(),
-        },
-        Row {
-            key: "rewrite-qd32",
-            title: "held snapshot, 4 KiB random rewrites of preserved blocks, QD32",
-            workload: write(Access::Random, 4, 32),
-            subjects: ours(Held::Preserved).to_vec(),
-        },
+        row(
+            "first-qd1",
+            "held snapshot, 4 KiB random first writes, QD1",
+            write(Access::RandomOnce, 4, 1),
+            first_writes,
+        ),
+        row(
+            "first-qd32",
+            "held snapshot, 4 KiB random first writes, QD32",
+            write(Access::RandomOnce, 4, 32),
+            first_writes,
+        ),
+        row(
+            "first-1m",
+            "held snapshot, 1 MiB sequential first writes, QD4",
+            write(Access::SequentialOnce, 1024, 4),
+            first_writes,
+        ),
+        row(
+            "rewrite-qd32",
+            "held snapshot, 4 KiB random rewrites of preserved blocks, QD32",
+            write(Access::Random, 4, 32),
+            &[&preserved],
+        ),
     ]
+}
+
+/// What many snapshots cost beside one.
+fn many() -> Row {
+    let subjects = DiffStorage::PLAIN.map(|storage| [Held::Fresh(storage), Held::Many(storage)].map(ours));
+    let title = "16 held snapshots beside one, 4 KiB random first writes, QD32";
+    row("many-qd32", title, write(Access::RandomOnce, 4, 32), &[subjects.as_flattened()])
+}
+
+/// What it costs that a snapshot outlives a crash, in the folder and on a disk.
+fn persistent() -> [Row; 6] {
+    let kinds = [Held::Nothing, Held::Fresh(DiffStorage::File), Held::Fresh(DiffStorage::Persistent)];
+    let rows = [
+        ("persistent-qd1", "persistent snapshot, 4 KiB random first writes, QD1", Place::Folder),
+        ("persistent-qd32", "persistent snapshot, 4 KiB random first writes, QD32", Place::Folder),
+        ("persistent-1m", "persistent snapshot, 1 MiB sequential first writes, QD4", Place::Folder),
+        ("persistent-disk-qd1", "persistent snapshot on a disk, 4 KiB random first writes, QD1", Place::Disk),
+        (
+            "persistent-disk-qd32",
+            "persistent snapshot on a disk, 4 KiB random first writes, QD32",
+            Place::Disk,
+        ),
+        (
+            "persistent-disk-1m",
+            "persistent snapshot on a disk, 1 MiB sequential first writes, QD4",
+            Place::Disk,
+        ),
+    ];
+    rows.map(|(key, title, place)| {
+        let workload = match key.rsplit('-').next() {
+            Some("qd1") => write(Access::RandomOnce, 4, 1),
+            Some("qd32") => write(Access::RandomOnce, 4, 32),
+            _ => write(Access::SequentialOnce, 1024, 4),
+        };
+        Row { place, ..row(key, title, workload, &[&kinds.map(ours)]) }
+    })
 }
 
 fn workload(command: Command, access: Access, kib: u32, depth: usize, connections: usize) -> Workload {

@@ -21,6 +21,38 @@ pub fn spread(values: &[f64]) -> (f64, f64) {
     (least, most)
 }
 
+/// The two values between which the true median is in at least 95 of 100 runs (sign test: no shape is assumed). With
+/// fewer than six values there are none: the whole spread.
+#[must_use]
+pub fn median_interval(values: &[f64]) -> (f64, f64) {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let below = values_below_interval(sorted.len());
+    match (sorted.get(below), sorted.len().checked_sub(below + 1).and_then(|at| sorted.get(at))) {
+        (Some(low), Some(high)) => (*low, *high),
+        _ => spread(values),
+    }
+}
+
+/// How many values lie below the interval: so many that a fair coin shows no more heads in at most 2.5 of 100 runs.
+fn values_below_interval(count: usize) -> usize {
+    if count > 500 {
+        // Where powers of a half are too small, the bell curve is close enough.
+        let half_width = (0.98 * (count as f64).sqrt()).ceil();
+        return (0..count / 2).rev().find(|below| (count / 2 - below) as f64 > half_width).unwrap_or(0);
+    }
+    let mut chance = 0.5_f64.powi(i32::try_from(count).unwrap_or(i32::MAX));
+    let mut sum = 0.0;
+    for heads in 0..count {
+        sum += chance;
+        if sum > 0.025 {
+            return heads.saturating_sub(1);
+        }
+        chance *= (count - heads) as f64 / (heads + 1) as f64;
+    }
+    0
+}
+
 /// Per-round ratios of two series.
 #[must_use]
 pub fn ratios(ours: &[f64], theirs: &[f64]) -> Vec<f64> {
@@ -33,6 +65,17 @@ pub fn ratios(ours: &[f64], theirs: &[f64]) -> Vec<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn intervals_of_medians_are_those_of_the_tables() {
+        let values = |count: u32| (1..=count).map(f64::from).collect::<Vec<_>>();
+        assert_eq!(median_interval(&values(5)), (1.0, 5.0));
+        assert_eq!(median_interval(&values(6)), (1.0, 6.0));
+        assert_eq!(median_interval(&values(10)), (2.0, 9.0));
+        assert_eq!(median_interval(&values(50)), (18.0, 33.0));
+        assert_eq!(median_interval(&values(1000)), (469.0, 532.0));
+        assert_eq!(median_interval(&[]), (0.0, 0.0));
+    }
 
     #[test]
     fn medians() {

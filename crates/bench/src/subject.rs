@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use crate::backing::Bench;
-use crate::bowline::{self, Daemon, DiffStorage};
+use crate::bowline::{self, Daemon, DiffStorage, MANY};
 use crate::load::{self, Access, Content, Target, Timing, Workload};
 use crate::peers::Peer;
 use crate::server::Server;
@@ -19,8 +19,31 @@ pub enum Held {
     Nothing,
     /// A snapshot taken just before: each first write preserves.
     Fresh(DiffStorage),
+    /// [`MANY`] snapshots taken just before: each first write preserves for all of them.
+    Many(DiffStorage),
     /// A snapshot whose blocks are all preserved already.
     Preserved(DiffStorage),
+}
+
+impl Held {
+    /// How many snapshots are held.
+    #[must_use]
+    pub fn snapshots(self) -> usize {
+        match self {
+            Self::Nothing => 0,
+            Self::Fresh(_) | Self::Preserved(_) => 1,
+            Self::Many(_) => MANY,
+        }
+    }
+
+    /// Where they keep old contents.
+    #[must_use]
+    pub fn storage(self) -> Option<DiffStorage> {
+        match self {
+            Self::Nothing => None,
+            Self::Fresh(storage) | Self::Preserved(storage) | Self::Many(storage) => Some(storage),
+        }
+    }
 }
 
 /// Who is measured.
@@ -40,7 +63,7 @@ pub struct Running {
     /// Where to send the load.
     pub target: Target,
     daemon: Option<Daemon>,
-    held: bool,
+    snapshots: usize,
     _server: Option<Server>,
 }
 
@@ -48,11 +71,11 @@ impl Running {
     /// Looks at the state after the load, and takes the snapshot away.
     pub fn finish(self) -> Result<()> {
         match self.daemon {
-            Some(daemon) if self.held => {
-                daemon.ensure_snapshot_active()?;
-                daemon.remove_snapshot()
+            Some(daemon) => {
+                daemon.ensure_active(self.snapshots)?;
+                daemon.remove_snapshots(self.snapshots)
             }
-            _ => Ok(()),
+            None => Ok(()),
         }
     }
 
@@ -73,6 +96,11 @@ impl Subject {
             Self::Bowline(Held::Nothing) => "bowline",
             Self::Bowline(Held::Fresh(DiffStorage::Memory)) => "bowline held mem",
             Self::Bowline(Held::Fresh(DiffStorage::File)) => "bowline held file",
+            Self::Bowline(Held::Fresh(DiffStorage::Persistent)) => "bowline persistent",
+            Self::Bowline(Held::Many(DiffStorage::Memory)) => "bowline 16 held mem",
+            Self::Bowline(Held::Many(DiffStorage::File)) => "bowline 16 held file",
+            Self::Bowline(Held::Many(DiffStorage::Persistent)) => "bowline 16 persistent",
+            Self::Bowline(Held::Preserved(DiffStorage::Persistent)) => "bowline rewrite pers",
             Self::Bowline(Held::Preserved(DiffStorage::Memory)) => "bowline rewrite mem",
             Self::Bowline(Held::Preserved(DiffStorage::File)) => "bowline rewrite file",
         }
@@ -111,26 +139,22 @@ fn plain(bench: &Bench, mut command: Command, export: &str, pid_file: Option<&Pa
     let server = Server::start(&mut command, &socket, &bench.path("peer.log"), pid_file)?;
     let structured = bench.structured;
     let target = Target { socket, export: export.to_owned(), structured, pid: server.pid() };
-    Ok(Running { target, daemon: None, held: false, _server: Some(server) })
+    Ok(Running { target, daemon: None, snapshots: 0, _server: Some(server) })
 }
 
 fn start_bowline(bench: &Bench, held: Held) -> Result<Running> {
-    let daemon = Daemon::start(bench, &[&bench.disk])?;
-    let target = Target {
-        socket: daemon.socket.clone(),
-        export: "disk".to_owned(),
-        structured: bench.structured,
-        pid: daemon.pid(),
-    };
-    match held {
-        Held::Nothing => {}
-        Held::Fresh(storage) => daemon.take(bench, &["disk"], storage)?,
-        Held::Preserved(storage) => {
-            daemon.take(bench, &["disk"], storage)?;
-            write_everything(&target)?;
-        }
+    let persistent = held.storage() == Some(DiffStorage::Persistent);
+    let start = if persistent { Daemon::start_with_state } else { Daemon::start };
+    let daemon = start(bench, &[&bench.disk])?;
+    let target = daemon.target(bench, "disk");
+    let snapshots = held.snapshots();
+    if let Some(storage) = held.storage() {
+        daemon.take(bench, &["disk"], storage, snapshots)?;
     }
-    Ok(Running { target, daemon: Some(daemon), held: held != Held::Nothing, _server: None })
+    if matches!(held, Held::Preserved(_)) {
+        write_everything(&target)?;
+    }
+    Ok(Running { target, daemon: Some(daemon), snapshots, _server: None })
 }
 
 /// Writes every block once, so that all are preserved.

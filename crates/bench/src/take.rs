@@ -78,12 +78,7 @@ fn under_load(bench: &Bench, daemon: &Daemon, names: &[String]) -> Result<Takes>
         let writers: Vec<_> = (1..)
             .zip(names)
             .map(|(seed, name)| {
-                let target = Target {
-                    socket: daemon.socket.clone(),
-                    export: name.clone(),
-                    structured: bench.structured,
-                    pid: daemon.pid(),
-                };
+                let target = daemon.target(bench, name);
                 let stop = &stop;
                 scope.spawn(move || write_until(stop, &target, &workload, seed))
             })

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use crate::backing::Bench;
-use crate::bowline::{DiffStorage, SNAPSHOT};
+use crate::bowline::SNAPSHOT;
 use crate::load::{self, Access, Content, Target, Timing, Workload};
 use crate::subject::{Held, Subject};
 use crate::wire::Command;
@@ -33,9 +33,9 @@ pub fn plain(bench: &Bench, subject: Subject) -> Result<()> {
 }
 
 /// Overwrites a device under a held snapshot; its image must still have the old generation, every byte of it.
-pub fn image(bench: &Bench, storage: DiffStorage) -> Result<()> {
+pub fn image(bench: &Bench, held: Held) -> Result<()> {
     bench.fill()?;
-    let running = Subject::Bowline(Held::Fresh(storage)).start(bench)?;
+    let running = Subject::Bowline(held).start(bench)?;
     let image = Target { export: format!("{SNAPSHOT}/disk"), ..running.target.clone() };
     pass(&running.target, Command::Write, (4096, 32, 2), Content::Generation(9)).context("overwriting")?;
     pass(&running.target, Command::Read, (4096, 32, 1), Content::Generation(9)).context("the origin")?;

@@ -45,13 +45,19 @@ pub enum Command {
     Read,
     /// Write.
     Write,
+    /// Write zeroes: changes much without sending it.
+    WriteZeroes,
 }
 
 /// One request header; the cookie is the slot's number.
 #[must_use]
 pub fn request(command: Command, cookie: u64, offset: u64, length: u32) -> [u8; REQUEST_BYTES] {
     let mut header = [0; REQUEST_BYTES];
-    let code: u16 = if command == Command::Write { 1 } else { 0 };
+    let code: u16 = match command {
+        Command::Read => 0,
+        Command::Write => 1,
+        Command::WriteZeroes => 6,
+    };
     let fields = REQUEST_MAGIC
         .to_be_bytes()
         .into_iter()

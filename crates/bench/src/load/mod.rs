@@ -30,6 +30,8 @@ pub enum Access {
     SequentialOnce,
     /// Random blocks out of a few thousand that lie evenly over the device (huge sparse devices).
     Spread,
+    /// Ascending, once: one block out of each so many, at a place within them that looks random.
+    OneOf(u64),
 }
 
 /// What is written, and how replies to reads are checked.
@@ -107,6 +109,8 @@ pub struct Outcome {
     pub server_cpu: Duration,
     /// Blocks or bytes with wrong contents.
     pub wrong: u64,
+    /// Flushes that the block device below finished meanwhile, if there is one; also other programs'.
+    pub flushes: Option<u64>,
 }
 
 impl Outcome {
@@ -126,6 +130,12 @@ impl Outcome {
     #[must_use]
     pub fn cpu_us_per_operation(&self) -> f64 {
         self.server_cpu.as_secs_f64() * 1e6 / (self.operations as f64).max(1.0)
+    }
+
+    /// Flushes of the block device for a thousand requests.
+    #[must_use]
+    pub fn flushes_per_thousand(&self) -> Option<f64> {
+        Some(self.flushes? as f64 * 1e3 / (self.operations as f64).max(1.0))
     }
 }
 

@@ -1,7 +1,7 @@
 //! The order in which a connection visits the device.
 
 use super::Access;
-use crate::pattern::{BLOCK_BYTES, Random};
+use crate::pattern::{self, BLOCK_BYTES, Random};
 
 /// Blocks that [`Access::Spread`] draws from.
 const SPREAD_BLOCKS: u64 = 8192;
@@ -19,6 +19,7 @@ enum Kind {
     Once { order: std::vec::IntoIter<u32> },
     Sequential { first: u64, next: u64, end: u64, again: bool },
     Spread { random: Random, stride_bytes: u64 },
+    OneOf { next: u64, every: u64, step: u64, units: u64 },
 }
 
 impl Order {
@@ -56,6 +57,9 @@ impl Order {
                 let stride = (size_bytes / SPREAD_BLOCKS / BLOCK_BYTES).max(1) * BLOCK_BYTES;
                 Kind::Spread { random: own_random, stride_bytes: stride }
             }
+            Access::OneOf(every) => {
+                Kind::OneOf { next: index, every: every.max(1), step: connections, units }
+            }
         };
         Self { kind, unit_bytes }
     }
@@ -75,6 +79,12 @@ impl Order {
                 let unit = *next;
                 *next += 1;
                 Some(unit * self.unit_bytes)
+            }
+            Kind::OneOf { next, every, step, units } => {
+                let group = *next;
+                *next += *step;
+                let unit = group * *every + pattern::mix(group) % *every;
+                (unit < *units).then_some(unit * self.unit_bytes)
             }
             Kind::Spread { random, stride_bytes } => Some(random.below(SPREAD_BLOCKS) * *stride_bytes),
         }
@@ -107,6 +117,21 @@ mod tests {
         let mut again = Order::new(Access::Sequential, 2 << 20, 1 << 20, 0, 1, 0);
         let offsets: Vec<u64> = std::iter::from_fn(|| again.next_offset()).take(5).collect();
         assert_eq!(offsets, [0, 1 << 20, 0, 1 << 20, 0]);
+    }
+
+    #[test]
+    fn one_block_of_each_group_is_visited_by_one_connection() {
+        let mut seen: Vec<u64> = Vec::new();
+        for index in 0..3 {
+            let mut order = Order::new(Access::OneOf(10), 1000 * 4096, 4096, index, 3, 1);
+            seen.extend(std::iter::from_fn(|| order.next_offset()).map(|offset| offset / 4096));
+        }
+        seen.sort_unstable();
+        let groups: Vec<u64> = seen.iter().map(|unit| unit / 10).collect();
+        assert_eq!(groups, (0..100).collect::<Vec<_>>());
+        assert!(seen.iter().any(|unit| unit % 10 != seen[0] % 10), "not a comb");
+        let mut all = Order::new(Access::OneOf(1), 5 * 4096, 4096, 0, 1, 1);
+        assert_eq!(std::iter::from_fn(|| all.next_offset()).count(), 5);
     }
 
     #[test]
