@@ -48,7 +48,7 @@ enum Epochs {
 struct Ratios {
     /// Rate of the tracked device in that of the other.
     rate: Vec<f64>,
-    /// Server CPU for each write, the same way.
+    /// Server CPU for each write, the same way, but for whole legs: the clock of a process ticks every 10 ms.
     cpu: Vec<f64>,
     /// Rates where neither is tracked.
     noise: Vec<f64>,
@@ -159,6 +159,7 @@ fn leg(
         ensure!(outcome.operations > 0, "no write was answered");
         Ok(outcome)
     };
+    let mut spent = (Spent::default(), Spent::default());
     write(0, 0)?;
     write(1, 0)?;
     for pair in 0..PAIRS {
@@ -168,13 +169,34 @@ fn leg(
         let rate = (one.iops() + last.iops()) / (other.iops() + again.iops());
         if tracked.is_some() {
             ratios.rate.push(rate);
-            let cpu = |a: &Outcome, b: &Outcome| a.cpu_us_per_operation() + b.cpu_us_per_operation();
-            ratios.cpu.push(cpu(&one, &last) / cpu(&other, &again).max(1e-9));
+            [&one, &last].into_iter().for_each(|outcome| spent.0.add(outcome));
+            [&other, &again].into_iter().for_each(|outcome| spent.1.add(outcome));
         } else {
             ratios.noise.push(rate);
         }
     }
+    if tracked.is_some() {
+        ratios.cpu.push(spent.0.each() / spent.1.each().max(1e-9));
+    }
     Ok(())
+}
+
+/// CPU time of several slices.
+#[derive(Default)]
+struct Spent {
+    seconds: f64,
+    operations: u64,
+}
+
+impl Spent {
+    fn add(&mut self, outcome: &Outcome) {
+        self.seconds += outcome.server_cpu.as_secs_f64();
+        self.operations += outcome.operations;
+    }
+
+    fn each(&self) -> f64 {
+        self.seconds / (self.operations as f64).max(1.0)
+    }
 }
 
 const WRITES: Workload = Workload {
