@@ -10,7 +10,7 @@ use super::oracle::{SECTOR, filled};
 use super::prefix::{Log, Op, OpKind};
 
 /// No test lasts longer; a writer that nobody stops ends by itself.
-const LIFE: Duration = Duration::from_secs(60);
+const LIFE: Duration = Duration::from_secs(180);
 /// Sectors of a block of any device here.
 const BLOCK: u64 = 8;
 
@@ -35,6 +35,8 @@ pub(crate) struct Writers {
     stop: Arc<AtomicBool>,
     progress: Vec<Arc<Progress>>,
     threads: Vec<JoinHandle<Written>>,
+    /// Writes they may still do, where they are frugal.
+    allowance: Option<Arc<AtomicU64>>,
 }
 
 impl Writers {
@@ -45,6 +47,16 @@ impl Writers {
 
     /// The same, in what lies from sector `base` on.
     pub(crate) fn start_from(base: u64, connections: Vec<Nbd>) -> Self {
+        Self::begin(base, connections, None)
+    }
+
+    /// As [`Writers::start`], but they write only what [`Writers::allow`] allows, and not in one go: for who has to keep up
+    /// with them on a slow machine.
+    pub(crate) fn start_frugal(connections: Vec<Nbd>) -> Self {
+        Self::begin(0, connections, Some(Arc::default()))
+    }
+
+    fn begin(base: u64, connections: Vec<Nbd>, allowance: Option<Arc<AtomicU64>>) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let count = connections.len() as u64;
         let (mut progress, mut threads) = (Vec::new(), Vec::new());
@@ -53,10 +65,19 @@ impl Writers {
             let writer = u32::try_from(index).unwrap() + 1;
             let log = Log { writer, first: base + index * sectors, count: sectors, ops: Vec::new() };
             let (stop, own) = (stop.clone(), Arc::new(Progress::default()));
+            let allowance = allowance.clone();
             progress.push(own.clone());
-            threads.push(std::thread::spawn(move || write_on(connection, log, &stop, &own)));
+            threads.push(std::thread::spawn(move || {
+                write_on(connection, log, &stop, &own, allowance.as_deref())
+            }));
         }
-        Writers { stop, progress, threads }
+        Writers { stop, progress, threads, allowance }
+    }
+
+    /// Lets frugal writers do so many writes more, all together.
+    pub(crate) fn allow(&self, more: u64) {
+        let allowance = self.allowance.as_ref().expect("they are not frugal");
+        allowance.fetch_add(more, Ordering::SeqCst);
     }
 
     /// For each writer, its writes that were acknowledged by now: an image taken later has them.
@@ -98,12 +119,21 @@ impl Writers {
 }
 
 /// Random writes, zeroings and discards of one to sixteen sectors or some blocks, one at a time.
-fn write_on(mut disk: Nbd, mut log: Log, stop: &AtomicBool, progress: &Progress) -> Written {
+fn write_on(
+    mut disk: Nbd,
+    mut log: Log,
+    stop: &AtomicBool,
+    progress: &Progress,
+    allowance: Option<&AtomicU64>,
+) -> Written {
     let mut random = Random(u64::from(log.writer).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let deadline = Instant::now() + LIFE;
     let mut acknowledged = 0;
     let mut error = None;
     while !stop.load(Ordering::SeqCst) && Instant::now() < deadline {
+        if !may_write(allowance) {
+            continue;
+        }
         let sequence = log.ops.len() as u64 + 1;
         let (op, discard) = random.op(&log);
         log.ops.push(op);
@@ -123,6 +153,13 @@ fn write_on(mut disk: Nbd, mut log: Log, stop: &AtomicBool, progress: &Progress)
         progress.acknowledged.store(sequence, Ordering::SeqCst);
     }
     Written { log, acknowledged, error }
+}
+
+/// Takes one write of the allowance, after a pause that spreads them.
+fn may_write(allowance: Option<&AtomicU64>) -> bool {
+    let Some(allowance) = allowance else { return true };
+    std::thread::sleep(Duration::from_millis(10));
+    allowance.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
 }
 
 /// Enough chance for a test, the same in every run.
