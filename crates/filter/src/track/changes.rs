@@ -133,23 +133,28 @@ impl ChangeSet {
 
 /// Numbers looked at in one go.
 const BATCH: usize = 256;
-/// A run from which on it is worth a search.
-const LONG: u32 = 255;
+/// Runs of at least so many numbers, on average, are searched for one by one.
+const LONG: usize = 6;
+/// So many shorter ones in a row end that.
+const SHORT_MAX: u32 = 8;
 
-/// Runs of neighbouring numbers of a set. Finding each with a search of its own would cost more than looking at all
-/// numbers of short runs; long ones are skipped over.
+/// Runs of neighbouring numbers of a set. A search for each costs more than looking at all numbers of short runs, and
+/// much less than at those of long ones: so it is done in whichever way the runs so far suggest.
 struct Runs<'a> {
     numbers: roaring::bitmap::Iter<'a>,
     batch: [u32; BATCH],
     at: usize,
     len: usize,
+    searching: bool,
+    short: u32,
     /// What was found and may go on.
     open: Option<(u32, u32)>,
 }
 
 impl<'a> Runs<'a> {
     fn new(numbers: roaring::bitmap::Iter<'a>) -> Self {
-        Self { numbers, batch: [0; BATCH], at: 0, len: 0, open: None }
+        let (batch, searching) = ([0; BATCH], true);
+        Self { numbers, batch, at: 0, len: 0, searching, short: 0, open: None }
     }
 
     /// Adds a run to the one that is open; if it is another one, the open one is complete.
@@ -171,15 +176,15 @@ impl<'a> Runs<'a> {
                     return Some(done);
                 }
             }
-            // A whole batch in one run: it may be a long one.
-            if self.len == BATCH
-                && self.open.is_some_and(|(first, last)| last - first >= LONG)
-                && let Some(range) = self.numbers.next_range()
-            {
-                (self.at, self.len) = (0, 0);
-                if let Some(done) = self.join(*range.start(), *range.end()) {
+            if self.searching {
+                let Some(range) = self.numbers.next_range() else { return self.open.take() };
+                let (first, last) = (*range.start(), *range.end());
+                self.short = if (last - first) as usize + 1 < LONG { self.short + 1 } else { 0 };
+                self.searching = self.short < SHORT_MAX;
+                if let Some(done) = self.join(first, last) {
                     return Some(done);
                 }
+                continue;
             }
             // One by one: `next_many` of roaring 0.12 overflows at the end of a run container.
             (self.at, self.len) = (0, 0);
@@ -190,6 +195,11 @@ impl<'a> Runs<'a> {
             if self.len == 0 {
                 return self.open.take();
             }
+            let breaks = self
+                .batch
+                .windows(2)
+                .filter(|pair| matches!(pair, [one, next] if one.wrapping_add(1) != *next));
+            (self.searching, self.short) = (breaks.count() * LONG < BATCH, 0);
         }
     }
 }
