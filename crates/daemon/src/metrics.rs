@@ -59,6 +59,14 @@ fn add_devices(registry: &mut Registry, devices: &[Device]) {
         clients.get_or_create(&labels).set(connected);
     }
     registry.register_with_unit("device_size", "Size of a device", Unit::Bytes, sizes);
+    let (tracked, map_bytes) = (Gauges::default(), Gauges::default());
+    for device in devices.iter().filter(|device| device.tracking.enabled) {
+        let labels = vec![("device", device.name.clone())];
+        tracked.get_or_create(&labels).set(1);
+        map_bytes.get_or_create(&labels).set(signed(device.tracking.map_bytes.unwrap_or(0)));
+    }
+    registry.register("device_tracked", "Devices whose changes are tracked", tracked);
+    registry.register_with_unit("device_tracker", "Memory of a device's tracker", Unit::Bytes, map_bytes);
     registry.register("device_in_flight", "Requests inside a device", in_flight);
     registry.register("device_clients", "Connections to a device's exports", clients);
     type Count = fn(&Device) -> u64;
