@@ -8,7 +8,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use crate::{Request, Result, Store};
+use crate::{ByteRange, Request, Result, Store};
 
 /// Where in a stack a filter sits: the highest sees a request first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -46,6 +46,12 @@ pub trait Filter: Send + Sync {
     /// What is to become of `request`. `below` is the rest of the stack: what a filter itself reads or writes goes
     /// there, so that nothing is filtered twice.
     fn ask<'a>(&'a self, request: &Request, below: &'a dyn Store) -> Verdict<'a>;
+
+    /// Whether what lies below does not say what the device holds in the range: then all of it is told as data.
+    fn hides(&self, range: ByteRange) -> bool {
+        let _ = range;
+        false
+    }
 
     /// Told once, frozen, when the filter is taken off or its device goes away.
     fn detached(&self) {}

@@ -160,6 +160,20 @@ impl Device {
         Some(Inside { _entry: entry, top: self.top.load_full() })
     }
 
+    /// What lies below `altitude`, for a store to which a filter redirects: the request that it got is inside the gate.
+    /// Nobody else may use it.
+    #[must_use]
+    pub fn below_inside(&self, altitude: Altitude) -> Arc<dyn Store> {
+        let mut at = self.top.load_full();
+        loop {
+            let next = match &*at {
+                Level::Filter(level) if level.altitude >= altitude => level.below.clone(),
+                _ => return at,
+            };
+            at = next;
+        }
+    }
+
     /// Goes inside the gate as soon as the device is not frozen.
     pub async fn enter(&self) -> Inside<'_> {
         let entry = self.gate.enter().await;

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use bowline_block::{
-    Altitude, Buf, ByteRange, Done, Error, ErrorKind, ExtentList, ExtentsFuture, Filter, Flags, Geometry, Io,
-    IoFuture, Now, Op, Request, Result, Store, Verdict,
+    Altitude, Buf, ByteRange, Done, Error, ErrorKind, ExtentKind, ExtentList, ExtentsFuture, Filter, Flags,
+    Geometry, Io, IoFuture, Now, Op, Request, Result, Store, Verdict,
 };
 
 use crate::device::FilterId;
@@ -211,10 +211,19 @@ impl Store for Level {
     }
 
     fn extents_now(&self, range: ByteRange, found: &mut ExtentList) -> Now {
+        if self.filters().any(|level| level.filter.hides(range)) {
+            found.push(range, ExtentKind::Data);
+            return Now::Done(Ok(()));
+        }
         self.bottom().extents_now(range, found)
     }
 
     fn extents(&self, range: ByteRange, max: usize) -> ExtentsFuture<'_> {
+        if self.filters().any(|level| level.filter.hides(range)) {
+            let mut found = ExtentList::with_max(max);
+            found.push(range, ExtentKind::Data);
+            return Box::pin(std::future::ready(Ok(found)));
+        }
         self.bottom().extents(range, max)
     }
 

@@ -4,4 +4,5 @@ pub mod cow;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz_entry;
 pub mod probe;
+pub mod rollback;
 pub mod track;

@@ -36,7 +36,10 @@ impl SnapshotDevice {
         let preserved = between.layers(0).ranges(granules, size);
         // What was written to either image is where they differ too.
         let written = until.map_or_else(Vec::new, |until| until.image().written());
-        let changed = merged([preserved, self.image().written(), written].concat(), size);
+        // A rollback changed what it has not put back yet, too.
+        let rolled_back = self.history().rollback().filter(|_| until.is_none());
+        let pending = rolled_back.map_or_else(Vec::new, |rollback| rollback.pending());
+        let changed = merged([preserved, self.image().written(), written, pending].concat(), size);
         // Checked last: writes go uncounted only after the failure.
         self.still_counts()?;
         until.map_or(Ok(()), Self::still_counts)?;

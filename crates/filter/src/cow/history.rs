@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
-use bowline_block::{Altitude, ByteRange, Filter, Op, Request, Store, Verdict};
+use bowline_block::{Altitude, ByteRange, Error, ErrorKind, Filter, Op, Request, Result, Store, Verdict};
 use bowline_device::FilterId;
 use uuid::Uuid;
 
@@ -13,6 +13,7 @@ use super::chain::Chain;
 use super::exclude::Exclusions;
 use super::granule::Granules;
 use super::segment::SegmentTable;
+use crate::rollback::{Rollback, WeakRollback};
 
 /// Where the filter sits in a stack.
 pub const COW_ALTITUDE: Altitude = Altitude(200);
@@ -36,6 +37,8 @@ pub struct History {
     /// Held by a removal: one at a time.
     pub(crate) surgery: Mutex<()>,
     cleared: Mutex<VecDeque<(u64, ByteRange)>>,
+    /// The rollback of the device, and the snapshot to which it goes back.
+    rollback: Mutex<Option<(WeakRollback, Uuid)>>,
     /// Planted damage: the copy of that number, from 1, is dropped.
     #[cfg(test)]
     pub(crate) dropped_copy: AtomicU64,
@@ -61,6 +64,7 @@ impl History {
             last_epoch: AtomicU64::new(0),
             surgery: Mutex::new(()),
             cleared: Mutex::default(),
+            rollback: Mutex::default(),
             #[cfg(test)]
             dropped_copy: AtomicU64::new(0),
         })
@@ -85,6 +89,39 @@ impl History {
     #[must_use]
     pub fn last_epoch(&self) -> u64 {
         self.last_epoch.load(Ordering::Relaxed)
+    }
+
+    /// The rollback of the device that is not over, if there is one.
+    #[must_use]
+    pub fn rollback(&self) -> Option<Rollback> {
+        let noted = self.noted_rollback();
+        noted.as_ref().and_then(|(rollback, _)| rollback.upgrade()).filter(|rollback| !rollback.is_over())
+    }
+
+    /// The snapshot to which that goes back.
+    pub(crate) fn rollback_of(&self) -> Option<Uuid> {
+        self.rollback()?;
+        self.noted_rollback().as_ref().map(|(_, snapshot)| *snapshot)
+    }
+
+    /// Notes a rollback, if there is no other.
+    pub(crate) fn set_rollback(&self, rollback: &Rollback, snapshot: Uuid) -> Result<()> {
+        let mut noted = self.noted_rollback();
+        let other = noted.as_ref().and_then(|(other, _)| other.upgrade());
+        if other.is_some_and(|other| !other.is_over()) {
+            let why = "another rollback of it is not over";
+            return Err(Error::new(ErrorKind::Busy, why).device(&**self.origin()).op("rollback"));
+        }
+        *noted = Some((rollback.downgrade(), snapshot));
+        Ok(())
+    }
+
+    pub(crate) fn forget_rollback(&self) {
+        *self.noted_rollback() = None;
+    }
+
+    fn noted_rollback(&self) -> std::sync::MutexGuard<'_, Option<(WeakRollback, Uuid)>> {
+        self.rollback.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether it came to its end: its last snapshot was removed, or its device.

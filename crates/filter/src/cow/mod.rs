@@ -43,10 +43,14 @@ mod sync;
 pub(crate) mod wait;
 mod zone;
 
+pub(crate) use copy::{is_zero, not_busy};
 pub use events::{Cause, Failure, NoEvents, SnapshotEvents, Space};
 pub use granule::GRANULE_BYTES;
+pub(crate) use granule::{Granules, WORD_GRANULES, mask_of};
 pub use history::{COW_ALTITUDE, History, IndexMemory};
 pub use image::ImageStore;
+pub(crate) use image::read::window;
+pub(crate) use interval::Interval;
 #[cfg(any(test, feature = "fuzz"))]
 pub use journal::fuzz::snapshot_journal as fuzz_snapshot_journal;
 pub use journal::{JournalReport, ReadBlocks, check_journal};
@@ -56,8 +60,9 @@ pub use snapshot::{Limits, Origin, PreservedStats, Snapshot, SnapshotDevice, tak
 pub use store::{
     DiffStorage, FileIdentity, Medium, RANGE_ALIGNMENT, RANGES_MAX, StateMedium, StoreKind, StoreSpec,
 };
+pub(crate) use zone::{Claim, Claimed, Run, SlotId, ZONE_GRANULES, Zone};
 
 #[cfg(all(test, feature = "shuttle"))]
 mod schedule_tests;
 #[cfg(all(test, not(feature = "shuttle")))]
-mod tests;
+pub(crate) mod tests;

@@ -14,7 +14,7 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use bowline_block::Result;
+use bowline_block::{Error, ErrorKind, Result};
 use bowline_device::{Device, freeze_all};
 
 use super::chain::{Chain, Member};
@@ -29,8 +29,12 @@ impl Snapshot {
     ///
     /// # Errors
     /// *Timeout* when a device could not be frozen within `freeze`. The rest of the work is then left, nothing is lost,
-    /// and calling again goes on with it.
+    /// and calling again goes on with it. *Busy* while a device goes back to it.
     pub fn remove(&self, freeze: Duration) -> Result<()> {
+        if let Some(device) = self.devices.iter().find(|device| device.is_rolling_back()) {
+            let why = format!("a rollback to snapshot {} is not over", self.name());
+            return Err(Error::new(ErrorKind::Busy, why).device(device.origin.name()).op("remove"));
+        }
         if self.shared.is_waited_for() {
             // Writers that wait for room in its storage are inside the gate: they go on without it.
             self.shared.end("it is being removed".to_owned());

@@ -118,6 +118,12 @@ impl SnapshotDevice {
         self.tracked
     }
 
+    /// Whether the device goes back to this snapshot just now. Then it must not be removed.
+    #[must_use]
+    pub fn is_rolling_back(&self) -> bool {
+        self.history.rollback_of() == Some(self.image.snapshot_id())
+    }
+
     /// The number of this take among those of the generation: the tracker's where there is one, else the history's.
     #[must_use]
     pub fn epoch(&self) -> u64 {
@@ -201,8 +207,8 @@ impl Snapshot {
 ///
 /// # Errors
 /// *Invalid* for no device or one named twice; *unsupported* for a read-only device; *exists* when a
-/// device has another history than the one given; *timeout* when requests in flight did not end in time; *gone* for a
-/// device that was removed.
+/// device has another history than the one given; *busy* while a rollback of a device is not over; *timeout* when
+/// requests in flight did not end in time; *gone* for a device that was removed.
 pub fn take(
     name: &str,
     origins: &[Origin],
@@ -247,7 +253,7 @@ fn check(origins: &[Origin]) -> Result<()> {
     if origins.is_empty() {
         return refuse(ErrorKind::Invalid, "no device is named");
     }
-    for (at, Origin { device, excluded, .. }) in origins.iter().enumerate() {
+    for (at, Origin { device, history, excluded, .. }) in origins.iter().enumerate() {
         if origins.iter().take(at).any(|other| Arc::ptr_eq(&other.device, device)) {
             return refuse(ErrorKind::Invalid, &format!("device {} is named twice", device.name()));
         }
@@ -257,6 +263,10 @@ fn check(origins: &[Origin]) -> Result<()> {
         if device.geometry().read_only {
             let why = format!("device {} is read-only: it never changes anyway", device.name());
             return refuse(ErrorKind::Unsupported, &why);
+        }
+        if history.as_ref().is_some_and(|history| history.rollback().is_some()) {
+            let why = format!("a rollback of device {} is not over", device.name());
+            return refuse(ErrorKind::Busy, &why);
         }
         exclude::check(excluded, device.name(), device.geometry().size)?;
     }

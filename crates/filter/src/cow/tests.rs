@@ -22,6 +22,6 @@ mod places;
 mod refusals;
 mod removal;
 mod storage;
-mod support;
-mod threads;
+pub(crate) mod support;
+pub(crate) mod threads;
 mod trouble;

@@ -5,9 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::Waker;
 use std::time::Duration;
 
-use bowline_block::{
-    Buf, ByteRange, Capabilities, Error, ErrorKind, Io, Op, Request, Result, Store,
-};
+use bowline_block::{Buf, ByteRange, Capabilities, Error, ErrorKind, Io, Op, Request, Result, Store};
 use bowline_device::{Device, FilterId};
 
 use super::ROLLBACK_ALTITUDE;
@@ -219,6 +217,15 @@ impl Core {
         match (phase, self.log()) {
             (Some(phase), Some(log)) => log.confirm(phase).await,
             _ => Ok(()),
+        }
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        // Until then writers may still have something to record, also when the worker has ended.
+        if let Some(log) = self.log.get() {
+            log.close();
         }
     }
 }

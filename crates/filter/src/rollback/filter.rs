@@ -45,7 +45,7 @@ impl Filter for Core {
     }
 
     fn detached(&self) {
-        if !self.pending().is_empty() {
+        if self.stage() != Stage::Over && !self.pending().is_empty() {
             self.end("the device was removed");
         }
     }

@@ -32,7 +32,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use bowline_block::{Altitude, ByteRange, Error, ErrorKind, Filter, Result, Store};
-use bowline_device::{Device, freeze_all};
+use bowline_device::freeze_all;
 use bowline_io::QueueHandle;
 use bowline_state::Folder;
 use uuid::Uuid;
@@ -87,6 +87,15 @@ pub struct RollbackOptions {
     pub queue: Option<QueueHandle>,
     /// How long the device may take to become quiet.
     pub freeze: Duration,
+}
+
+/// A handle that keeps nothing.
+pub(crate) struct WeakRollback(std::sync::Weak<Core>);
+
+impl WeakRollback {
+    pub(crate) fn upgrade(&self) -> Option<Rollback> {
+        self.0.upgrade().map(|core| Rollback { core })
+    }
 }
 
 /// A rollback that has begun. Dropping the handle does not end it.
@@ -184,6 +193,10 @@ impl Rollback {
         again
     }
 
+    pub(crate) fn downgrade(&self) -> WeakRollback {
+        WeakRollback(Arc::downgrade(&self.core))
+    }
+
     /// How far it is.
     #[must_use]
     pub fn status(&self) -> RollbackStatus {
@@ -241,15 +254,24 @@ impl Core {
         let blame = |error: Error| error.device(self.device.name()).op("rollback");
         self.attach(options.freeze, pending).map_err(blame)?;
         let noted = self.note(options, snapshot, boot, flush_first);
-        if let Err(error) = noted {
-            self.detach();
-            return Err(blame(error));
+        match noted.and_then(|()| worker::start(self, options.queue.clone())) {
+            Ok(go) => {
+                self.enter(Stage::Running);
+                let _ = go.send(());
+                Ok(())
+            }
+            Err(error) => {
+                self.detach();
+                Err(blame(error))
+            }
         }
-        self.enter(Stage::Running);
-        worker::start(self, options.queue.clone()).inspect_err(|error| self.fail(&error.to_string()))
     }
 
-    fn attach(self: &Arc<Self>, freeze: Duration, pending: impl FnOnce(u64) -> Result<ZoneBits>) -> Result<()> {
+    fn attach(
+        self: &Arc<Self>,
+        freeze: Duration,
+        pending: impl FnOnce(u64) -> Result<ZoneBits>,
+    ) -> Result<()> {
         let frozen = freeze_all(std::slice::from_ref(&self.device), freeze)?;
         let size = self.device.geometry().size;
         self.set_pending(size, pending(size)?);

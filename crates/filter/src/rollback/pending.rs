@@ -67,14 +67,9 @@ impl Pending {
         self.done.load(Ordering::SeqCst) >= self.total
     }
 
-    /// The bits of a zone that were to be put back at the beginning.
-    pub(crate) fn wanted(&self) -> &ZoneBits {
-        &self.wanted
-    }
-
-    /// The zones from that one on in which something was to be put back.
-    pub(crate) fn zones_from(&self, zone: u64) -> impl Iterator<Item = u64> {
-        self.wanted.range(zone..).map(|(number, _)| *number)
+    /// The zones in which something was to be put back.
+    pub(crate) fn zones(&self) -> impl Iterator<Item = u64> {
+        self.wanted.keys().copied()
     }
 
     /// The pending bits of 64 granules.

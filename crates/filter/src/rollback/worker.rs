@@ -22,22 +22,24 @@ const FREEZE_LIMIT: Duration = Duration::from_secs(5);
 const FREEZE_AGAIN: Duration = Duration::from_secs(1);
 
 /// Starts the worker's thread; the I/O is done on the queue, if there is one.
-pub(super) fn start(core: &Arc<Core>, queue: Option<QueueHandle>) -> Result<()> {
+/// It waits to be told to go.
+pub(super) fn start(core: &Arc<Core>, queue: Option<QueueHandle>) -> Result<mpsc::Sender<()>> {
     let core = core.clone();
+    let (go, told) = mpsc::channel();
     let work = move || {
+        if told.recv().is_err() {
+            return;
+        }
         while !core.run(queue.as_ref()) {
             if !core.await_retry() {
                 break;
             }
         }
-        if let Some(log) = core.log() {
-            log.close();
-        }
     };
     std::thread::Builder::new()
         .name("rollback".to_owned())
         .spawn(work)
-        .map(drop)
+        .map(|_| go)
         .map_err(|error| Error::from_io("cannot start the thread of a rollback", error))
 }
 
@@ -49,11 +51,7 @@ impl Core {
             let next = next.clone();
             async move { core.put_back_zones(&next).await }
         });
-        let is_failed = || {
-            let life = self.life();
-            life.failed.is_some() || life.stopping
-        };
-        if is_failed() {
+        if self.is_ending() {
             return false;
         }
         if !self.pending().is_empty() {
@@ -69,7 +67,7 @@ impl Core {
                 core.fail(&format!("the origin cannot be flushed: {error}"));
             }
         });
-        if is_failed() {
+        if self.is_ending() {
             return false;
         }
         if let Some(log) = self.log()
@@ -84,8 +82,13 @@ impl Core {
         true
     }
 
+    fn is_ending(&self) -> bool {
+        let life = self.life();
+        life.failed.is_some() || life.stopping
+    }
+
     /// Runs tasks to their end, on the queue or here.
-    fn on_queue<F: Future<Output = ()> + 'static>(
+    pub(super) fn on_queue<F: Future<Output = ()> + 'static>(
         self: &Arc<Self>,
         queue: Option<&QueueHandle>,
         count: usize,
@@ -109,7 +112,7 @@ impl Core {
     }
 
     async fn put_back_zones(&self, next: &AtomicUsize) {
-        let zones: Vec<u64> = self.pending().zones_from(0).collect();
+        let zones: Vec<u64> = self.pending().zones().collect();
         while let Some(&zone) = zones.get(next.fetch_add(1, Ordering::SeqCst)) {
             let first = zone * ZONE_GRANULES;
             let granules = Granules { first, end: first + ZONE_GRANULES };
@@ -119,11 +122,9 @@ impl Core {
                     Ok(false) => break,
                     Err(error) => return self.fail(&format!("blocks cannot be put back: {error}")),
                 }
-                let life = self.life();
-                if life.stopping || life.failed.is_some() {
+                if self.is_ending() {
                     return;
                 }
-                drop(life);
                 wait::step_aside().await;
             }
         }
@@ -141,7 +142,9 @@ impl Core {
     /// Takes the filter off. A device that cannot be frozen keeps it for now: it passes everything.
     pub(super) fn detach(&self) {
         self.enter(Stage::Over);
-        while let Some(id) = *self.filter.lock().unwrap_or_else(PoisonError::into_inner) {
+        loop {
+            let attached = *self.filter.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(id) = attached else { return };
             match freeze_all(std::slice::from_ref(&self.device), FREEZE_LIMIT) {
                 Ok(frozen) => {
                     let detached = frozen.first().map(|frozen| frozen.detach(id));

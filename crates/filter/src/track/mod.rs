@@ -15,7 +15,7 @@ mod changes;
 mod check;
 mod committer;
 mod current;
-mod disk;
+pub(crate) mod disk;
 mod durable;
 mod epochs;
 mod events;

@@ -13,9 +13,10 @@
 //! stays what it is, and its origin never notices. A plain snapshot does not outlive the daemon, so a flush has nothing
 //! to make durable: what was acknowledged can be read until the snapshot is removed.
 
+mod as_taken;
 mod extents;
 mod overlay;
-mod read;
+pub(crate) mod read;
 mod view;
 mod write;
 

@@ -13,7 +13,7 @@ use crate::cow::wait;
 use crate::cow::zone::SlotId;
 
 /// The bytes of `data`, which stands for `whole`, that stand for `part`.
-pub(super) fn window(whole: ByteRange, part: ByteRange, data: &mut [u8]) -> &mut [u8] {
+pub(crate) fn window(whole: ByteRange, part: ByteRange, data: &mut [u8]) -> &mut [u8] {
     let from = usize::try_from(part.start().saturating_sub(whole.start())).unwrap_or(usize::MAX);
     let len = usize::try_from(part.len()).unwrap_or(usize::MAX);
     data.get_mut(from..from.saturating_add(len)).unwrap_or_default()
@@ -140,7 +140,7 @@ impl ImageStore {
         copy_out(&done.data, data)
     }
 
-    async fn read_preserved(&self, view: &View, range: ByteRange, data: &mut [u8]) -> Result<()> {
+    pub(super) async fn read_preserved(&self, view: &View, range: ByteRange, data: &mut [u8]) -> Result<()> {
         let mut rest = range;
         while !rest.is_empty() {
             let part = view.preserved_part(rest);

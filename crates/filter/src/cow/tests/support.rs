@@ -35,6 +35,8 @@ pub(crate) struct TestStore {
     block_size: BlockSize,
     pace: Pace,
     calls: AtomicU64,
+    /// Changes wait.
+    held: AtomicBool,
     /// Reads of this block fail (`u64::MAX` for none), or never end.
     pub(crate) broken: AtomicU64,
     pub(crate) stuck: AtomicU64,
@@ -56,12 +58,17 @@ impl TestStore {
             block_size,
             pace,
             calls: AtomicU64::new(0),
+            held: AtomicBool::new(false),
             broken: AtomicU64::new(u64::MAX),
             stuck: AtomicU64::new(u64::MAX),
             gone: AtomicBool::new(false),
             reads: AtomicU64::new(0),
             can: Capabilities::all(),
         }
+    }
+
+    pub(crate) fn hold_writes(&self, hold: bool) {
+        self.held.store(hold, Ordering::SeqCst);
     }
 
     fn on_the_spot(&self) -> bool {
@@ -149,7 +156,7 @@ impl Store for TestStore {
     }
 
     fn write_now(&self, range: ByteRange, data: &[u8], _flags: Flags) -> Now {
-        if !self.on_the_spot() {
+        if !self.on_the_spot() || self.held.load(Ordering::SeqCst) {
             return Now::NotNow;
         }
         self.write(range, data);
@@ -161,6 +168,9 @@ impl Store for TestStore {
             let Io { request, mut data } = io;
             yield_now().await;
             let range = request.range;
+            while request.op.changes_data() && self.held.load(Ordering::SeqCst) {
+                yield_now().await;
+            }
             let result = match request.op {
                 Op::Read => {
                     let stuck = self.stuck.load(Ordering::Relaxed);

@@ -5,8 +5,8 @@ use bowline_state::StateFile;
 use uuid::Uuid;
 
 use super::super::pending::{ZONE_WORDS, ZoneBits};
-use crate::track::disk::bytes::{Reader, corrupt, crc32c};
 use crate::cow::{GRANULE_BYTES, Granules, ZONE_GRANULES, mask_of};
+use crate::track::disk::bytes::{Reader, corrupt, crc32c};
 
 pub(crate) const MAGIC: [u8; 8] = *b"BOWLROLL";
 pub(crate) const VERSION: u32 = 1;
@@ -61,7 +61,8 @@ impl Header {
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self> {
-        let (Some(body), Some(crc)) = (bytes.get(..HEADER_BYTES - 4), bytes.get(HEADER_BYTES - 4..HEADER_BYTES))
+        let (Some(body), Some(crc)) =
+            (bytes.get(..HEADER_BYTES - 4), bytes.get(HEADER_BYTES - 4..HEADER_BYTES))
         else {
             return Err(corrupt("the log of a rollback is shorter than its header"));
         };

@@ -23,9 +23,45 @@ use bowline_state::{Folder, StateFile};
 use uuid::Uuid;
 
 use super::pending::ZoneBits;
-use crate::cow::Granules;
-pub(crate) use format::{Header, Parsed};
-use format::Record;
+use crate::cow::{GRANULE_BYTES, Granules};
+pub(crate) use format::{Header, Parsed, Record, encode};
+
+/// What a log says, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogSummary {
+    /// The snapshot to which the device goes back.
+    pub snapshot: Uuid,
+    /// Bytes of the device.
+    pub size: u64,
+    /// Bytes that had to be put back when this log began.
+    pub total_bytes: u64,
+    /// Bytes of these that were still to be put back, if no other boot came between.
+    pub pending_bytes: u64,
+    /// Records in it.
+    pub records: usize,
+    /// Bytes behind the last record, which count for nothing: what a crash leaves.
+    pub trailing_bytes: u64,
+}
+
+/// Reads the log of a folder and says what it says; `None` where there is none.
+///
+/// # Errors
+/// *Corrupt* when it is damaged; *unsupported* for another version; what the folder said.
+pub fn check_log(folder: &dyn Folder) -> Result<Option<LogSummary>> {
+    let Some(parsed) = Log::open(folder)? else { return Ok(None) };
+    let bytes = |zones: &ZoneBits| {
+        let bits = zones.values().flat_map(|bits| bits.iter());
+        bits.map(|bits| u64::from(bits.count_ones())).sum::<u64>() * GRANULE_BYTES
+    };
+    Ok(Some(LogSummary {
+        snapshot: parsed.header.snapshot,
+        size: parsed.header.size,
+        total_bytes: bytes(&parsed.zones),
+        pending_bytes: bytes(&parsed.pending(true)?),
+        records: parsed.records.len(),
+        trailing_bytes: parsed.trailing_bytes,
+    }))
+}
 
 /// The log's name in its folder.
 pub const LOG_NAME: &str = "rollback.log";
@@ -72,14 +108,18 @@ struct Entry {
 
 /// What somebody waits for.
 #[derive(Default)]
-struct Ticket(Mutex<(Option<std::result::Result<(), String>>, Option<Waker>)>);
+struct Ticket(Mutex<Wait>);
+
+/// The answer, and who waits for it.
+type Wait = (Option<Answer>, Option<Waker>);
+type Answer = std::result::Result<(), String>;
 
 impl Ticket {
-    fn lock(&self) -> MutexGuard<'_, (Option<std::result::Result<(), String>>, Option<Waker>)> {
+    fn lock(&self) -> MutexGuard<'_, Wait> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn settle(&self, result: std::result::Result<(), String>) {
+    fn settle(&self, result: Answer) {
         let waker = {
             let mut inner = self.lock();
             inner.0 = Some(result);
@@ -115,7 +155,7 @@ impl Log {
         let header = Header { id: Uuid::new_v4(), snapshot, boot, size, zones: pending.len() as u64 };
         let new = format!("{LOG_NAME}.new");
         let file = folder.create(&new)?;
-        file.write_at(0, &format::encode(&header, pending))?;
+        file.write_at(0, &encode(&header, pending))?;
         file.sync()?;
         folder.rename(&new, LOG_NAME)?;
         folder.sync()?;
@@ -249,7 +289,7 @@ impl Log {
         true
     }
 
-    fn verdict(&self) -> std::result::Result<(), String> {
+    fn verdict(&self) -> Answer {
         match &self.state().health {
             Health::Good | Health::Removed => Ok(()),
             Health::Stuck(why) => Err(why.clone()),
