@@ -16,6 +16,8 @@ use std::time::Duration;
 use super::events::Cause;
 use super::granule::{Granules, WORD_GRANULES, mask_of};
 use super::interval::Interval;
+use super::keeper::Keeper;
+use super::lane::Open;
 use super::layers::Layers;
 use super::shared::Shared;
 use super::store::Trouble;
@@ -37,6 +39,10 @@ pub(crate) struct Chain {
     current: usize,
     /// How long a write may be held.
     pub(crate) hold_limit: Duration,
+    /// Where copies for persistent snapshots are recorded.
+    pub(crate) keeper: Option<Arc<Keeper>>,
+    /// Whether one of the snapshots is persistent.
+    pub(crate) is_durable: bool,
 }
 
 /// The slots of consecutive granules that are next to each other, or all zero.
@@ -46,9 +52,11 @@ pub(crate) struct Stretch {
 }
 
 impl Chain {
-    pub(crate) fn new(members: Vec<Member>, hold_limit: Duration) -> Self {
+    pub(crate) fn new(members: Vec<Member>, hold_limit: Duration, keeper: Option<Arc<Keeper>>) -> Self {
         let current = members.iter().rposition(|member| member.snapshot.is_some()).unwrap_or(0);
-        Self { members, current, hold_limit }
+        let mut snapshots = members.iter().filter_map(|member| member.snapshot.as_ref());
+        let is_durable = keeper.is_some() && snapshots.any(|one| one.is_persistent());
+        Self { members, current, hold_limit, keeper, is_durable }
     }
 
     /// Where copies go; `None` when there is no snapshot.
@@ -66,6 +74,36 @@ impl Chain {
     #[inline]
     pub(crate) fn active(&self) -> impl Iterator<Item = &Arc<Shared>> {
         self.members.iter().rev().filter_map(|member| member.snapshot.as_ref()).filter(|one| one.is_active())
+    }
+
+    /// The snapshot whose storage takes the next copy: the newest persistent one, because one copy serves all and it needs
+    /// it there; else the newest.
+    pub(crate) fn charged(&self) -> Option<&Arc<Shared>> {
+        let mut takers = self.active().filter(|one| !one.is_doomed());
+        if !self.is_durable {
+            return takers.next();
+        }
+        let newest = takers.next()?;
+        if newest.is_persistent() {
+            return Some(newest);
+        }
+        takers.find(|one| one.is_persistent()).or(Some(newest))
+    }
+
+    /// Whether copies may go on into that segment: what a persistent snapshot is charged for has to be in its own.
+    pub(crate) fn takes(&self, open: &Open) -> bool {
+        let charged = if self.is_durable { self.charged().filter(|one| one.is_persistent()) } else { None };
+        charged.is_none_or(|one| Arc::ptr_eq(&one.storage, &open.segment.storage))
+    }
+
+    /// The persistent snapshots that have failed, as long as that is not on record.
+    pub(crate) fn doomed(&self) -> impl Iterator<Item = &Arc<Shared>> {
+        self.snapshots().filter(|one| self.is_durable && one.is_doomed())
+    }
+
+    /// All persistent snapshots fail.
+    pub(crate) fn fail_persistent(&self, reason: &str) {
+        self.snapshots().filter(|one| one.is_persistent()).for_each(|one| one.fail(reason.to_owned()));
     }
 
     /// Whether anything has to be copied.
@@ -132,9 +170,9 @@ impl Chain {
     }
 
     /// The chain with another member in front of now.
-    pub(crate) fn with(&self, member: Member, hold_limit: Duration) -> Self {
+    pub(crate) fn with(&self, member: Member, hold_limit: Duration, keeper: Option<Arc<Keeper>>) -> Self {
         let mut members = self.members.clone();
         members.push(member);
-        Self::new(members, hold_limit)
+        Self::new(members, hold_limit, keeper)
     }
 }

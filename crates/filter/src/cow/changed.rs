@@ -30,7 +30,7 @@ impl SnapshotDevice {
             let why = "the later snapshot is the earlier one";
             return Err(Error::new(ErrorKind::Invalid, why).device(self.origin().name()));
         };
-        let between = Chain::new(between.to_vec(), chain.hold_limit);
+        let between = Chain::new(between.to_vec(), chain.hold_limit, None);
         let size = until.map_or(self.size(), |until| until.size().min(self.size()));
         let granules = size.div_ceil(GRANULE_BYTES);
         let preserved = between.layers(0).ranges(granules, size);

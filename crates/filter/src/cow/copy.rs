@@ -18,6 +18,8 @@ use super::chain::Chain;
 use super::events::Cause;
 use super::granule::{GRANULE_BYTES, Granules};
 use super::history::History;
+use super::journal::{Ticket, crc};
+use super::keeper::Stored;
 use super::lane::{Lane, Open, lock_lane};
 use super::segment::{SEGMENT_SLOTS, Segment};
 use super::shared::Shared;
@@ -32,8 +34,8 @@ const BATCH_MAX: u16 = 256;
 
 /// What came of an attempt to preserve a run.
 enum Attempt {
-    /// The first granules of it are.
-    Published,
+    /// The first granules of it are stored, and to be published.
+    Stored(Stored, Option<Ticket>),
     /// The store below cannot read it at once.
     NotNow,
     /// The store below cannot read it.
@@ -79,7 +81,8 @@ impl History {
         granules: Granules,
         below: &'a dyn Store,
     ) -> Verdict<'a> {
-        if granules.len() <= AT_ONCE_MAX && self.copy_now(chain, granules, below) {
+        // What has to be durable has to be waited for.
+        if !chain.is_durable && granules.len() <= AT_ONCE_MAX && self.copy_now(chain, granules, below) {
             return Verdict::Pass;
         }
         let chain = chain.clone();
@@ -102,8 +105,8 @@ impl History {
                     Claimed::Mine(claim) => claim,
                 };
                 while claim.run().count > 0 {
-                    match self.preserve(chain, number, &mut claim, size, &mut fill) {
-                        Attempt::Published => {}
+                    match self.preserve(chain, number, claim.run(), size, &mut fill) {
+                        Attempt::Stored(stored, _) => publish(&mut claim, &stored),
                         Attempt::NotNow | Attempt::Wait(_) | Attempt::Hold(_) => return false,
                         Attempt::Unreadable(error) => {
                             self.unreadable(chain, &error);
@@ -128,6 +131,7 @@ impl History {
     ) -> Deadline {
         for (number, run) in zone_parts(granules) {
             while chain.is_copying() {
+                self.wait_for_record(chain, deadline).await;
                 let Some((zone, claimed)) = claim(chain, number, run, BATCH_MAX) else { break };
                 match claimed {
                     Claimed::Nothing => break,
@@ -146,6 +150,7 @@ impl History {
                 }
             }
         }
+        self.wait_for_record(chain, deadline).await;
         deadline
     }
 
@@ -158,11 +163,32 @@ impl History {
         below: &dyn Store,
         deadline: Deadline,
     ) -> Option<Arc<Shared>> {
+        let mut pending = Vec::new();
+        let why = self.store_claimed(chain, number, claim.run(), below, deadline, &mut pending).await;
+        // What is stored is published whatever came then: it is good for somebody.
+        self.publish_all(chain, &mut claim, pending, deadline).await;
+        why
+    }
+
+    /// Stores what was claimed, to be published.
+    async fn store_claimed(
+        &self,
+        chain: &Chain,
+        number: u64,
+        run: Run,
+        below: &dyn Store,
+        deadline: Deadline,
+        pending: &mut Vec<(Stored, Option<Ticket>)>,
+    ) -> Option<Arc<Shared>> {
         let size = below.geometry().size;
+        let mut rest = run;
         let mut read_now = |bytes, room: &mut [u8]| below.read_now(bytes, room);
-        while claim.run().count > 0 {
-            match self.preserve(chain, number, &mut claim, size, &mut read_now) {
-                Attempt::Published => {}
+        while rest.count > 0 {
+            match self.preserve(chain, number, rest, size, &mut read_now) {
+                Attempt::Stored(stored, ticket) => {
+                    rest = rest.without(stored.count);
+                    pending.push((stored, ticket));
+                }
                 Attempt::Hold(snapshot) => return Some(snapshot),
                 Attempt::Wait(snapshot) => wait_for_storage(chain, &snapshot, deadline).await,
                 Attempt::NoTaker => return None,
@@ -170,10 +196,10 @@ impl History {
                 Attempt::NotNow => break,
             }
         }
-        if claim.run().count == 0 {
+        if rest.count == 0 {
             return None;
         }
-        let bytes = bytes_of(number, claim.run(), size);
+        let bytes = bytes_of(number, rest, size);
         let len = usize::try_from(bytes.len()).unwrap_or(0);
         let read = below.submit(Io::new(Request::new(Op::Read, bytes), bowline_io::alloc(len)));
         let Some(Done { result, data }) = wait::bounded(deadline.left(), read).await else {
@@ -191,9 +217,12 @@ impl History {
             room.copy_from_slice(old);
             Now::Done(Ok(()))
         };
-        while claim.run().count > 0 {
-            match self.preserve(chain, number, &mut claim, size, &mut from_buffer) {
-                Attempt::Published => {}
+        while rest.count > 0 {
+            match self.preserve(chain, number, rest, size, &mut from_buffer) {
+                Attempt::Stored(stored, ticket) => {
+                    rest = rest.without(stored.count);
+                    pending.push((stored, ticket));
+                }
                 Attempt::Hold(snapshot) => return Some(snapshot),
                 Attempt::Wait(snapshot) => wait_for_storage(chain, &snapshot, deadline).await,
                 Attempt::Unreadable(error) => return self.unreadable(chain, &error),
@@ -209,7 +238,16 @@ impl History {
             while let Some((zone, claimed)) = claim(chain, number, run, u16::MAX) {
                 match claimed {
                     Claimed::Nothing => break,
-                    Claimed::Mine(mut claim) => claim.publish(claim.run().count, SlotId::ZERO),
+                    Claimed::Mine(mut claim) => {
+                        let count = u64::from(claim.run().count);
+                        let zero = Stored { slot: SlotId::ZERO, count, sums: Vec::new() };
+                        let ticket = self.commit_copy(chain, number, claim.run(), &zero);
+                        self.publish_all(chain, &mut claim, vec![(zero, ticket)], deadline).await;
+                        self.wait_for_record(chain, deadline).await;
+                        if !chain.is_copying() {
+                            return;
+                        }
+                    }
                     Claimed::Busy(busy) => {
                         if wait::bounded(deadline.left(), not_busy(zone, busy)).await.is_none() {
                             return chain.fail_all(&too_slow("a copy of the same block", deadline.limit));
@@ -220,15 +258,9 @@ impl History {
         }
     }
 
-    /// Preserves the first granules of the claim, as many as fit one segment.
-    fn preserve(
-        &self,
-        chain: &Chain,
-        zone: u64,
-        claim: &mut Claim<'_>,
-        size: u64,
-        fill: Fill<'_>,
-    ) -> Attempt {
+    /// Stores the first granules of a run that is claimed, as many as fit one segment.
+    fn preserve(&self, chain: &Chain, zone: u64, run: Run, size: u64, fill: Fill<'_>) -> Attempt {
+        let kept = chain.is_durable;
         let Some(current) = chain.current() else { return Attempt::NoTaker };
         loop {
             let mut lanes = current.lanes.mine_first();
@@ -237,8 +269,8 @@ impl History {
                 let mut lane = lock_lane(mine);
                 match self.with_room(&mut lane, chain) {
                     Ok(open) => {
-                        let filled = fill_slots(open, zone, claim.run(), size, fill);
-                        return self.settle(lane, claim, filled);
+                        let filled = fill_slots(open, zone, run, size, kept, fill);
+                        return self.settle(lane, chain, zone, run, filled);
                     }
                     Err(no_room) => no_room,
                 }
@@ -251,9 +283,9 @@ impl History {
                 NoRoom::Full(snapshot) => {
                     for other in lanes {
                         let mut lane = lock_lane(other);
-                        if let Some(open) = lane.with_room() {
-                            let filled = fill_slots(open, zone, claim.run(), size, fill);
-                            return self.settle(lane, claim, filled);
+                        if let Some(open) = lane.with_room().filter(|open| chain.takes(open)) {
+                            let filled = fill_slots(open, zone, run, size, kept, fill);
+                            return self.settle(lane, chain, zone, run, filled);
                         }
                     }
                     let trouble = snapshot.storage.why_full();
@@ -270,9 +302,9 @@ impl History {
 
     /// The lane's segment, or a new one of the storage that is charged.
     fn with_room<'l>(&self, lane: &'l mut Lane, chain: &Chain) -> Result<&'l mut Open, NoRoom> {
-        if lane.with_room().is_none() {
+        if lane.with_room().is_none_or(|open| !chain.takes(open)) {
             lane.seal(&self.table);
-            let Some(snapshot) = chain.active().next() else { return Err(NoRoom::NoTaker) };
+            let Some(snapshot) = chain.charged() else { return Err(NoRoom::NoTaker) };
             let segment: Arc<Segment> = match snapshot.storage.segment(self.origin()) {
                 Got::Segment(segment) => segment,
                 Got::Wait => return Err(NoRoom::Wait(snapshot.clone())),
@@ -290,11 +322,13 @@ impl History {
         lane.with_room().ok_or(NoRoom::NoTaker)
     }
 
-    /// Publishes what was filled, the lane unlocked again.
+    /// What came of filling, the lane unlocked again.
     fn settle(
         &self,
         mut lane: std::sync::MutexGuard<'_, Lane>,
-        claim: &mut Claim<'_>,
+        chain: &Chain,
+        zone: u64,
+        run: Run,
         filled: Filled,
     ) -> Attempt {
         if lane.with_room().is_none() {
@@ -302,11 +336,11 @@ impl History {
         }
         drop(lane);
         match filled {
-            Filled::Slots(count, slot) => {
+            Filled::Slots(stored) => {
                 #[cfg(test)]
-                let slot = self.sabotaged(slot);
-                claim.publish(count, slot);
-                Attempt::Published
+                let stored = Stored { slot: self.sabotaged(stored.slot), ..stored };
+                let ticket = self.commit_copy(chain, zone, run, &stored);
+                Attempt::Stored(stored, ticket)
             }
             Filled::NotNow => Attempt::NotNow,
             Filled::Failed(error) => Attempt::Unreadable(error),
@@ -326,30 +360,50 @@ impl History {
 }
 
 enum Filled {
-    Slots(u16, SlotId),
+    Slots(Stored),
     NotNow,
     Failed(Error),
 }
 
-/// Reads the first granules of the run into the segment.
-fn fill_slots(open: &mut Open, zone: u64, run: Run, size: u64, fill: Fill<'_>) -> Filled {
+/// Reads the first granules of the run into the segment; with their checksums if they are to be `kept`.
+fn fill_slots(open: &mut Open, zone: u64, run: Run, size: u64, kept: bool, fill: Fill<'_>) -> Filled {
     let room = u16::try_from(open.room()).unwrap_or(0);
     let part = Run { first: run.first, count: run.count.min(room) };
+    let count = u64::from(part.count);
     let bytes = bytes_of(zone, part, size);
     let at = u64::from(open.next) * GRANULE_BYTES;
-    let filled = open.segment.write(at, bytes.len(), |room| (fill(bytes, room), is_zero(room)));
+    let filled = open.segment.write(at, count * GRANULE_BYTES, |room| {
+        let (old, rest) = room.split_at_mut(usize::try_from(bytes.len()).unwrap_or(0).min(room.len()));
+        let now = fill(bytes, old);
+        // A short block at the end of the device: slots are whole.
+        rest.fill(0);
+        let zero = is_zero(old);
+        let sums = if kept && !zero { sums_of(room) } else { Vec::new() };
+        (now, zero, sums)
+    });
     match filled {
         // What reads as zero need not be stored: free space of a sparse origin costs no diff storage.
-        Some((Now::Done(Ok(())), true)) => Filled::Slots(part.count, SlotId::ZERO),
-        Some((Now::Done(Ok(())), false)) => Filled::Slots(part.count, open.take(u32::from(part.count))),
-        Some((Now::Done(Err(error)), _)) => Filled::Failed(error),
-        Some((Now::NotNow, _)) => Filled::NotNow,
+        Some((Now::Done(Ok(())), true, sums)) => Filled::Slots(Stored { slot: SlotId::ZERO, count, sums }),
+        Some((Now::Done(Ok(())), false, sums)) => {
+            Filled::Slots(Stored { slot: open.take(u32::from(part.count)), count, sums })
+        }
+        Some((Now::Done(Err(error)), ..)) => Filled::Failed(error),
+        Some((Now::NotNow, ..)) => Filled::NotNow,
         // Cannot be: an open segment is in memory. Not to be written to again in any case.
         None => {
             open.next = SEGMENT_SLOTS;
             Filled::NotNow
         }
     }
+}
+
+/// The checksums of whole blocks.
+pub(crate) fn sums_of(blocks: &[u8]) -> Vec<u32> {
+    blocks.chunks(usize::try_from(GRANULE_BYTES).unwrap_or(4096)).map(crc).collect()
+}
+
+fn publish(claim: &mut Claim<'_>, stored: &Stored) {
+    claim.publish(u16::try_from(stored.count).unwrap_or(u16::MAX), stored.slot);
 }
 
 /// Whether all bytes are zero; ends at the first piece that is not.
@@ -410,6 +464,6 @@ impl History {
     }
 }
 
-fn too_slow(what: &str, limit: std::time::Duration) -> String {
+pub(crate) fn too_slow(what: &str, limit: std::time::Duration) -> String {
     format!("{what} took longer than a write may be held, {limit:?} in all")
 }

@@ -42,6 +42,9 @@ pub struct History {
     /// Planted damage: the copy of that number, from 1, is dropped.
     #[cfg(test)]
     pub(crate) dropped_copy: AtomicU64,
+    /// Planted damage: nothing waits for the journal.
+    #[cfg(test)]
+    pub(crate) no_hold: std::sync::atomic::AtomicBool,
 }
 
 /// Whether the filter is in its device's stack. Changes only while the device is frozen.
@@ -54,19 +57,26 @@ pub(crate) enum Attachment {
 
 impl History {
     pub(crate) fn new() -> Arc<Self> {
+        Self::again(Uuid::new_v4(), 0)
+    }
+
+    /// One that goes on under that generation.
+    pub(crate) fn again(generation: Uuid, last_epoch: u64) -> Arc<Self> {
         Arc::new(Self {
-            generation: Uuid::new_v4(),
+            generation,
             origin: OnceLock::new(),
             exclusions: Exclusions::default(),
             chain: ArcSwap::default(),
             table: SegmentTable::default(),
             attachment: Mutex::new(Attachment::NotYet),
-            last_epoch: AtomicU64::new(0),
+            last_epoch: AtomicU64::new(last_epoch),
             surgery: Mutex::new(()),
             cleared: Mutex::default(),
             rollback: Mutex::default(),
             #[cfg(test)]
             dropped_copy: AtomicU64::new(0),
+            #[cfg(test)]
+            no_hold: false.into(),
         })
     }
 
@@ -206,6 +216,9 @@ impl Filter for History {
         if size < current.cover {
             let why = format!("its origin became smaller: {size} bytes instead of {}", current.cover);
             chain.fail_all(&why);
+            if chain.doomed().next().is_some() {
+                return self.after_failures(arc_swap::Guard::into_inner(chain));
+            }
             return Verdict::Pass;
         }
         match request.op {

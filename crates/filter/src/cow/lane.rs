@@ -48,6 +48,7 @@ impl Lane {
     /// Ends the filling of the segment: what is in it may go to the file.
     pub(crate) fn seal(&mut self, table: &SegmentTable) {
         let Some(open) = self.open.take() else { return };
+        open.segment.set_filled(open.next);
         if open.segment.release(1) {
             table.forget(open.number, &open.segment);
         } else {

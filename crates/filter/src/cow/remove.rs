@@ -20,6 +20,7 @@ use bowline_device::{Device, freeze_all};
 use super::chain::{Chain, Member};
 use super::history::{Attachment, History};
 use super::interval::Interval;
+use super::persist;
 use super::snapshot::{Snapshot, SnapshotDevice};
 use super::zone::SlotId;
 
@@ -41,10 +42,15 @@ impl Snapshot {
         }
         // All are tried, so that one stuck device does not keep the space of the others.
         let removed = self.devices.iter().map(|device| device.remove(freeze)).fold(Ok(()), Result::and);
-        self.devices
+        let removed = self
+            .devices
             .iter()
             .map(|device| device.history.end_if_idle(&device.origin, freeze))
-            .fold(removed, Result::and)
+            .fold(removed, Result::and);
+        if removed.is_ok() {
+            persist::forget(self);
+        }
+        removed
     }
 }
 
@@ -55,6 +61,8 @@ impl SnapshotDevice {
         // First what an earlier removal left: after step 2 a slot is in two members, and leaving with both of them it
         // would be freed twice.
         history.merge_orphans(&self.origin, freeze)?;
+        // Before any slot can be used again.
+        persist::record_removal(self)?;
         history.drop_member(&self.origin, self.epoch, freeze)?;
         self.image().end();
         history.merge_orphans(&self.origin, freeze)
@@ -78,14 +86,19 @@ fn change_chain(
     change(&mut members);
     // Where a storage still has contents on the device, somebody has to see what is written there.
     let over = members.iter().all(|member| member.snapshot.is_none()) && !history.exclusions.in_use();
-    history.chain.store(Arc::new(Chain::new(members, chain.hold_limit)));
+    let persistent = |member: &Member| member.snapshot.as_ref().is_some_and(|one| one.is_persistent());
+    let keeper = chain.keeper.clone().filter(|_| members.iter().any(persistent));
+    let unused = if keeper.is_none() { chain.keeper.clone() } else { None };
+    history.chain.store(Arc::new(Chain::new(members, chain.hold_limit, keeper)));
     if over {
         let before = std::mem::replace(&mut *history.attachment(), Attachment::Over);
         if let (Attachment::Attached(id), Some(frozen)) = (before, frozen.first()) {
             frozen.detach(id)?;
         }
     }
-    Ok(())
+    drop(frozen);
+    // The last persistent snapshot is gone.
+    unused.map_or(Ok(()), |keeper| keeper.end())
 }
 
 impl History {

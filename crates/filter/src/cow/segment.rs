@@ -2,14 +2,15 @@
 
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use bowline_block::{Buf, Error, ErrorKind, Now, Result};
 use bowline_io::FileOp;
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
-use super::granule::GRANULE_BYTES;
+use super::granule::{GRANULE_BYTES, mask_of};
+use super::journal;
 use super::store::{DiffStorage, Volume};
 use super::zone::SlotId;
 
@@ -37,6 +38,17 @@ pub(crate) struct Segment {
     pub(crate) content: RwLock<Content>,
     /// Slots in use, and one while a lane still fills it.
     holders: AtomicU32,
+    /// What the slots' contents must come to when they are read from the medium, as far as that is known.
+    sums: OnceLock<Box<Sums>>,
+    /// Slots a lane has given out, once it is full; those of them that are on the medium already, durably.
+    filled: AtomicU32,
+    committed: AtomicU32,
+}
+
+/// The checksums of a segment's slots.
+struct Sums {
+    known: AtomicU64,
+    sums: [AtomicU32; SEGMENT_SLOTS as usize],
 }
 
 impl Segment {
@@ -47,13 +59,96 @@ impl Segment {
             place,
             content: RwLock::new(Content::Memory(buf)),
             holders: AtomicU32::new(1),
+            sums: OnceLock::new(),
+            filled: AtomicU32::new(0),
+            committed: AtomicU32::new(0),
         })
     }
 
     /// One whose contents are on the medium already. Nobody holds it yet.
     pub(crate) fn stored(storage: Arc<DiffStorage>, volume: Arc<Volume>, place: u32) -> Arc<Self> {
-        let (content, holders) = (RwLock::new(Content::Stored), AtomicU32::new(0));
-        Arc::new(Self { storage, volume, place, content, holders })
+        Arc::new(Self {
+            storage,
+            volume,
+            place,
+            content: RwLock::new(Content::Stored),
+            holders: AtomicU32::new(0),
+            sums: OnceLock::new(),
+            filled: AtomicU32::new(0),
+            committed: AtomicU32::new(0),
+        })
+    }
+
+    /// From now on the contents of slots must come to these sums when they are read from the medium.
+    pub(crate) fn know_sums(&self, first: u8, sums: &[u32]) {
+        let all = self.sums.get_or_init(|| {
+            Box::new(Sums { known: AtomicU64::new(0), sums: std::array::from_fn(|_| AtomicU32::new(0)) })
+        });
+        for (slot, &sum) in (usize::from(first)..).zip(sums) {
+            if let Some(place) = all.sums.get(slot) {
+                place.store(sum, Ordering::Relaxed);
+                all.known.fetch_or(1 << slot, Ordering::Release);
+            }
+        }
+    }
+
+    /// That many slots were given out, and no more will be.
+    pub(crate) fn set_filled(&self, slots: u32) {
+        self.filled.store(slots, Ordering::Release);
+    }
+
+    /// That many more are on the medium, durably.
+    pub(crate) fn add_committed(&self, slots: u32) {
+        self.committed.fetch_add(slots, Ordering::AcqRel);
+    }
+
+    /// Whether all of it is on the medium already.
+    pub(crate) fn is_committed(&self) -> bool {
+        let filled = self.filled.load(Ordering::Acquire);
+        filled > 0 && self.committed.load(Ordering::Acquire) == filled
+    }
+
+    /// Where its contents go and come from, for a journal.
+    pub(crate) fn write_of(self: &Arc<Self>, slot: u8, slots: u64) -> Option<journal::Write> {
+        let at = u64::from(slot) * GRANULE_BYTES;
+        Some(journal::Write {
+            vault: self.volume.medium()?.clone(),
+            at: self.offset() + at,
+            source: self.clone(),
+            window: window(at, slots * GRANULE_BYTES),
+        })
+    }
+
+    /// Whole slots around a range of bytes, if contents there must be compared with their sums.
+    fn to_verify(&self, at: u64, len: usize) -> Option<(u64, usize)> {
+        let known = self.sums.get()?.known.load(Ordering::Acquire);
+        let end = at + len as u64;
+        let (first, last) = (at / GRANULE_BYTES, end.div_ceil(GRANULE_BYTES));
+        if known & mask_of(0, first, last) == 0 {
+            return None;
+        }
+        let from = first * GRANULE_BYTES;
+        Some((from, usize::try_from(last * GRANULE_BYTES - from).unwrap_or(usize::MAX)))
+    }
+
+    /// Compares whole slots, from byte `from` on, with their sums.
+    fn verify(&self, from: u64, data: &[u8]) -> Result<()> {
+        let Some(sums) = self.sums.get() else { return Ok(()) };
+        let known = sums.known.load(Ordering::Acquire);
+        let slot_bytes = usize::try_from(GRANULE_BYTES).unwrap_or(4096);
+        for (slot, bytes) in (from / GRANULE_BYTES..).zip(data.chunks(slot_bytes)) {
+            let sum = usize::try_from(slot).ok().and_then(|slot| sums.sums.get(slot));
+            let is_known = known >> (slot % 64) & 1 == 1;
+            if is_known && sum.is_none_or(|sum| sum.load(Ordering::Relaxed) != journal::crc(bytes)) {
+                let why = format!(
+                    "a preserved block in {} is damaged: slot {slot} of segment {}",
+                    self.storage.location(),
+                    self.place
+                );
+                return Err(Error::new(ErrorKind::Corrupt, why));
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn hold(&self, slots: u32) {
@@ -92,6 +187,22 @@ impl Segment {
                 };
             }
         }
+        if let Some((from, whole)) = self.to_verify(at, data.len()) {
+            if (from, whole) != (at, data.len()) {
+                let mut room = bowline_io::alloc(whole);
+                let now = self.read_medium_now(from, &mut room);
+                return now_checked(now, || {
+                    self.verify(from, &room)?;
+                    copy_part(&room, at - from, data)
+                });
+            }
+            let now = self.read_medium_now(at, data);
+            return now_checked(now, || self.verify(at, data));
+        }
+        self.read_medium_now(at, data)
+    }
+
+    fn read_medium_now(&self, at: u64, data: &mut [u8]) -> Now {
         let Some(medium) = self.volume.medium() else { return Now::NotNow };
         #[cfg(test)]
         if self.storage.reads_stall() {
@@ -110,17 +221,30 @@ impl Segment {
     /// Reads `len` bytes from byte `at` on.
     pub(crate) async fn read(&self, at: u64, len: usize) -> Result<Buf> {
         let mut buf = bowline_io::alloc(len);
-        {
-            let content = self.content.read().unwrap_or_else(PoisonError::into_inner);
-            if let Content::Memory(bytes) = &*content {
-                let bytes = bytes.get(window(at, len as u64)).unwrap_or_default();
-                if bytes.len() != buf.len() {
-                    return Err(self.unreadable(io::ErrorKind::UnexpectedEof.into()));
-                }
-                buf.copy_from_slice(bytes);
-                return Ok(buf);
-            }
+        if self.read_memory(at, &mut buf)? {
+            return Ok(buf);
         }
+        let Some((from, whole)) = self.to_verify(at, len) else { return self.read_medium(at, buf).await };
+        let room = self.read_medium(from, bowline_io::alloc(whole)).await?;
+        self.verify(from, &room)?;
+        copy_part(&room, at - from, &mut buf)?;
+        Ok(buf)
+    }
+
+    /// Whether it was in memory.
+    fn read_memory(&self, at: u64, data: &mut [u8]) -> Result<bool> {
+        let content = self.content.read().unwrap_or_else(PoisonError::into_inner);
+        let Content::Memory(bytes) = &*content else { return Ok(false) };
+        let bytes = bytes.get(window(at, data.len() as u64)).unwrap_or_default();
+        if bytes.len() != data.len() {
+            return Err(self.unreadable(io::ErrorKind::UnexpectedEof.into()));
+        }
+        data.copy_from_slice(bytes);
+        Ok(true)
+    }
+
+    async fn read_medium(&self, at: u64, mut buf: Buf) -> Result<Buf> {
+        let len = buf.len();
         let Some(medium) = self.volume.medium() else {
             return Err(self.unreadable(io::ErrorKind::NotFound.into()));
         };
@@ -156,6 +280,36 @@ impl Segment {
         let why = format!("cannot read preserved contents from {}", self.storage.location());
         Error::new(ErrorKind::Io, why).source(error)
     }
+}
+
+impl journal::Source for Segment {
+    fn lend(
+        &self,
+        window: std::ops::Range<usize>,
+        take: &mut dyn FnMut(&[u8]) -> Result<()>,
+    ) -> Option<Result<()>> {
+        // Only read-locked: image readers go on from memory while this may be stuck.
+        match &*self.content.read().unwrap_or_else(PoisonError::into_inner) {
+            Content::Memory(buf) => Some(take(buf.get(window)?)),
+            // The storage's worker was faster.
+            Content::Stored => None,
+        }
+    }
+}
+
+fn now_checked(now: Now, check: impl FnOnce() -> Result<()>) -> Now {
+    match now {
+        Now::Done(Ok(())) => Now::Done(check()),
+        other => other,
+    }
+}
+
+fn copy_part(from: &[u8], at: u64, to: &mut [u8]) -> Result<()> {
+    let Some(part) = from.get(window(at, to.len() as u64)) else {
+        return Err(Error::new(ErrorKind::Io, "a read came back short"));
+    };
+    to.copy_from_slice(part);
+    Ok(())
 }
 
 fn window(at: u64, len: u64) -> std::ops::Range<usize> {

@@ -1,13 +1,17 @@
 //! What all devices of a snapshot share: its name, its state and its diff storage.
 
+use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bowline_block::{Error, ErrorKind, Result};
 use uuid::Uuid;
 
 use super::events::{Cause, Failure, SnapshotEvents, Space};
+use super::journal::Record;
+use super::keeper::Keeper;
 use super::store::{DiffStorage, Trouble};
 
 /// How long writers wait for room when nothing else is said.
@@ -38,6 +42,15 @@ pub enum SnapshotState {
     },
 }
 
+/// What a persistent snapshot has besides.
+#[derive(Default)]
+pub(crate) struct Durable {
+    /// The journals of its devices, and its epoch in each.
+    journals: Mutex<Vec<(Arc<Keeper>, u64)>>,
+    /// Who waits for its end to be on record.
+    waiting: Mutex<Vec<Waker>>,
+}
+
 /// See the module.
 pub(crate) struct Shared {
     pub(crate) name: String,
@@ -49,6 +62,9 @@ pub(crate) struct Shared {
     events: Arc<dyn SnapshotEvents>,
     failed: AtomicBool,
     reason: OnceLock<String>,
+    /// How its end is made durable, if it is persistent.
+    pub(crate) durable: Option<Durable>,
+    me: Weak<Self>,
     told_low: AtomicBool,
     told_full: AtomicBool,
     /// The devices that were told to be gone.
@@ -59,21 +75,24 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn new(
-        name: &str,
+        (name, id): (&str, Uuid),
         devices: Vec<String>,
         storage: Arc<DiffStorage>,
         on_full: OnFull,
         events: Arc<dyn SnapshotEvents>,
+        persistent: bool,
     ) -> Arc<Self> {
-        Arc::new(Self {
+        Arc::new_cyclic(|me| Self {
             name: name.to_owned(),
-            id: Uuid::new_v4(),
+            id,
             storage,
             devices,
             on_full,
             events,
             failed: AtomicBool::new(false),
             reason: OnceLock::new(),
+            durable: persistent.then(Durable::default),
+            me: me.clone(),
             told_low: AtomicBool::new(false),
             told_full: AtomicBool::new(false),
             told_gone: Mutex::default(),
@@ -108,16 +127,100 @@ impl Shared {
     /// The same for a snapshot that is about to be removed: nobody is told. Whether this was the first reason.
     pub(crate) fn end(&self, reason: String) -> bool {
         let first = self.reason.set(reason).is_ok();
-        // Also by those who come second: when this returns, the snapshot has failed.
-        self.failed.store(true, Ordering::SeqCst);
+        match &self.durable {
+            // Also by those who come second: when this returns, the snapshot has failed.
+            None => self.failed.store(true, Ordering::SeqCst),
+            Some(durable) if first => self.record_end(durable),
+            Some(_) => {}
+        }
         if first {
             self.storage.wake();
         }
         first
     }
 
+    /// A persistent snapshot stays in the way of writers until it is on stable storage that it failed: else it would come
+    /// back after a crash without what they overwrote.
+    fn record_end(&self, durable: &Durable) {
+        let journals = lock(&durable.journals).clone();
+        if journals.is_empty() {
+            return self.is_on_record();
+        }
+        let reason = self.reason.get().cloned().unwrap_or_default();
+        for (keeper, epoch) in journals {
+            let record = Record::Failed { epoch, reason: reason.clone() };
+            let me = self.me.clone();
+            // One of its journals is enough: it comes back only if all say that it is good.
+            keeper.journal.commit(Vec::new(), vec![record]).then(move |_| {
+                if let Some(me) = me.upgrade() {
+                    me.is_on_record();
+                }
+            });
+        }
+    }
+
+    fn is_on_record(&self) {
+        self.failed.store(true, Ordering::SeqCst);
+        if let Some(durable) = &self.durable {
+            let waiting = std::mem::take(&mut *lock(&durable.waiting));
+            waiting.into_iter().for_each(Waker::wake);
+        }
+        self.storage.wake();
+    }
+
+    /// Whether it is persistent, has failed, and that is not on record yet.
+    pub(crate) fn is_doomed(&self) -> bool {
+        self.durable.is_some() && self.is_active() && self.reason.get().is_some()
+    }
+
+    pub(crate) fn is_persistent(&self) -> bool {
+        self.durable.is_some()
+    }
+
+    /// Waits until its end is on record.
+    pub(crate) fn ended(&self) -> impl Future<Output = ()> + '_ {
+        std::future::poll_fn(|cx| {
+            let Some(durable) = self.durable.as_ref().filter(|_| self.is_active()) else {
+                return Poll::Ready(());
+            };
+            let mut waiting = lock(&durable.waiting);
+            if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+                waiting.push(cx.waker().clone());
+            }
+            drop(waiting);
+            if self.is_active() { Poll::Pending } else { Poll::Ready(()) }
+        })
+    }
+
+    /// Its end cannot be recorded and writers have waited long enough (I1).
+    pub(crate) fn give_up(&self) {
+        tracing::error!(
+            snapshot = self.name,
+            "failed, and that cannot be recorded: after a crash it must not be believed"
+        );
+        self.is_on_record();
+    }
+
+    /// Where it is recorded from now on that it failed.
+    pub(crate) fn kept_by(&self, keeper: &Arc<Keeper>, epoch: u64) {
+        let Some(durable) = &self.durable else { return };
+        lock(&durable.journals).push((keeper.clone(), epoch));
+        // Failed on its way here.
+        if let Some(reason) = self.reason.get() {
+            let record = Record::Failed { epoch, reason: reason.clone() };
+            keeper.journal.commit(Vec::new(), vec![record]);
+        }
+    }
+
+    /// It is removed: no journal keeps it any more.
+    pub(crate) fn not_kept(&self) {
+        if let Some(durable) = &self.durable {
+            lock(&durable.journals).clear();
+        }
+    }
+
     pub(crate) fn state(&self) -> SnapshotState {
-        match (self.is_active(), self.reason.get()) {
+        match (self.is_active() && !self.is_doomed(), self.reason.get()) {
             (false, Some(reason)) => SnapshotState::Failed { reason: reason.clone() },
             _ => SnapshotState::Active,
         }
@@ -125,7 +228,7 @@ impl Shared {
 
     /// An error that says why, once it has failed.
     pub(crate) fn check(&self) -> Result<()> {
-        if self.is_active() {
+        if self.is_active() && !self.is_doomed() {
             return Ok(());
         }
         let reason = self.reason.get().map_or("", String::as_str);
@@ -220,4 +323,8 @@ impl Shared {
         drop(told);
         self.events.device_gone(&self.name, device, cause);
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bowline_block::{ByteRange, Error, ErrorKind, Filter, Result, Store};
 use bowline_device::{Device, Frozen, freeze_all};
+use bowline_state::Folder;
 use uuid::Uuid;
 
 use super::chain::{Chain, Member};
@@ -14,6 +15,9 @@ use super::exclude;
 use super::history::{Attachment, COW_ALTITUDE, History};
 use super::image::ImageStore;
 use super::interval::Interval;
+use super::journal::{self, Record, Ticket};
+use super::keeper::Keeper;
+use super::persist;
 use super::segment::SEGMENT_BYTES;
 use super::shared::{OnFull, Shared, SnapshotState};
 use super::store::DiffStorage;
@@ -69,8 +73,8 @@ impl Origin {
 /// cost copies and space until the origins themselves go.
 pub struct Snapshot {
     pub(crate) shared: Arc<Shared>,
-    taken_at: SystemTime,
-    frozen_for: Duration,
+    pub(crate) taken_at: SystemTime,
+    pub(crate) frozen_for: Duration,
     pub(crate) devices: Vec<SnapshotDevice>,
 }
 
@@ -78,10 +82,10 @@ pub struct Snapshot {
 pub struct SnapshotDevice {
     pub(crate) origin: Arc<Device>,
     pub(crate) history: Arc<History>,
-    image: Arc<ImageStore>,
+    pub(crate) image: Arc<ImageStore>,
     /// That of the history.
     pub(crate) epoch: u64,
-    tracked: Option<Closed>,
+    pub(crate) tracked: Option<Closed>,
 }
 
 /// What a snapshot's take of one device costs so far.
@@ -195,6 +199,12 @@ impl Snapshot {
         self.shared.state()
     }
 
+    /// Whether it outlives the daemon.
+    #[must_use]
+    pub fn is_persistent(&self) -> bool {
+        self.shared.is_persistent()
+    }
+
     /// Its diff storage.
     #[must_use]
     pub fn storage(&self) -> &Arc<DiffStorage> {
@@ -216,14 +226,29 @@ pub fn take(
     on_event: Arc<dyn SnapshotEvents>,
     limits: Limits,
 ) -> Result<Snapshot> {
+    take_kept(name, origins, storage, on_event, limits, None)
+}
+
+/// The same, and with a folder for its journals it outlives the daemon.
+pub(crate) fn take_kept(
+    name: &str,
+    origins: &[Origin],
+    storage: &Arc<DiffStorage>,
+    on_event: Arc<dyn SnapshotEvents>,
+    limits: Limits,
+    folder: Option<&Arc<dyn Folder>>,
+) -> Result<Snapshot> {
     check(origins)?;
     let names = origins.iter().map(|origin| origin.device.name().to_owned()).collect();
-    let shared = Shared::new(name, names, storage.clone(), limits.on_full, on_event);
-    let lanes = (storage.limit() / SEGMENT_BYTES / 8 / origins.len() as u64).clamp(1, LANES_MAX as u64);
-    let lanes = usize::try_from(lanes).unwrap_or(1);
+    let id = (name, Uuid::new_v4());
+    let shared = Shared::new(id, names, storage.clone(), limits.on_full, on_event, folder.is_some());
+    let lanes = lanes(storage, origins.len());
     // All that takes time is made ready before: what remains under the freeze does not depend on any size.
     let mut prepared: Vec<Prepared> = origins.iter().map(|origin| Prepared::new(origin, lanes)).collect();
     prepared.iter().for_each(Prepared::preserve_excluded);
+    if let Some(folder) = folder {
+        persist::prepare(&mut prepared, &shared, folder)?;
+    }
     let devices: Vec<_> = origins.iter().map(|origin| origin.device.clone()).collect();
 
     let begun = Instant::now();
@@ -237,15 +262,34 @@ pub fn take(
     drop(frozen);
     let frozen_for = begun.elapsed();
 
-    let mut devices = Vec::with_capacity(taken.len());
-    for (device, earlier) in taken {
+    let (mut devices, mut tickets) = (Vec::with_capacity(taken.len()), Vec::new());
+    for Taken { device, earlier, ticket } in taken {
         // The interval before this one is over: what its lanes hold may go to its file.
         if let Some(earlier) = earlier {
             earlier.lanes.seal(&device.history.table);
         }
         devices.push(device);
+        tickets.extend(ticket);
     }
-    Ok(Snapshot { shared, taken_at, frozen_for, devices })
+    let snapshot = Snapshot { shared, taken_at, frozen_for, devices };
+    if folder.is_some() {
+        persist::complete(&snapshot, &tickets, limits)?;
+    }
+    Ok(snapshot)
+}
+
+/// Lanes of an interval for that storage.
+pub(crate) fn lanes(storage: &DiffStorage, origins: usize) -> usize {
+    let lanes = (storage.limit() / SEGMENT_BYTES / 8 / origins.max(1) as u64).clamp(1, LANES_MAX as u64);
+    usize::try_from(lanes).unwrap_or(1)
+}
+
+/// A device that was taken.
+struct Taken {
+    device: SnapshotDevice,
+    earlier: Option<Arc<Interval>>,
+    /// That the journal knows of it.
+    ticket: Option<Ticket>,
 }
 
 fn check(origins: &[Origin]) -> Result<()> {
@@ -274,12 +318,14 @@ fn check(origins: &[Origin]) -> Result<()> {
 }
 
 /// A device on its way to be taken.
-struct Prepared {
-    device: Arc<Device>,
-    history: Arc<History>,
+pub(crate) struct Prepared {
+    pub(crate) device: Arc<Device>,
+    pub(crate) history: Arc<History>,
     interval: Interval,
     tracker: Option<Arc<Tracker>>,
     excluded: Vec<ByteRange>,
+    /// Where a persistent snapshot is recorded, and the number of its store there.
+    pub(crate) keeper: Option<(Arc<Keeper>, u16)>,
 }
 
 impl Prepared {
@@ -290,7 +336,7 @@ impl Prepared {
         if let Some(tracker) = &tracker {
             tracker.prepare_close();
         }
-        Self { device, history, interval, tracker, excluded }
+        Self { device, history, interval, tracker, excluded, keeper: None }
     }
 
     fn preserve_excluded(&self) {
@@ -311,12 +357,7 @@ impl Prepared {
     }
 
     /// Begins the new interval; gives the part of the snapshot, and the interval before.
-    fn commit(
-        mut self,
-        shared: &Arc<Shared>,
-        lanes: usize,
-        hold: Duration,
-    ) -> (SnapshotDevice, Option<Arc<Interval>>) {
+    fn commit(mut self, shared: &Arc<Shared>, lanes: usize, hold: Duration) -> Taken {
         let geometry = self.device.geometry();
         let chain = self.history.chain.load_full();
         let cover = chain.current().map_or(0, |current| current.cover).max(geometry.size);
@@ -330,17 +371,28 @@ impl Prepared {
         self.history.set_origin(self.device.name());
         chain.snapshots().for_each(|older| shared.storage.is_read_by(older));
         let earlier = chain.current_interval();
+        let excluded = [self.excluded, self.history.exclusions.ranges()].concat();
+        let ticket = self.keeper.as_ref().map(|(keeper, store)| {
+            let taken = journal::Taken { epoch, snapshot: shared.id, size: geometry.size, store: *store };
+            persist::record_take(keeper, shared, taken, &excluded)
+        });
+        let keeper = self.keeper.map(|(keeper, _)| keeper).or_else(|| chain.keeper.clone());
+        if let Some(keeper) = keeper.as_ref().filter(|_| ticket.is_none()) {
+            // The number is not used again, also if nothing else ever names it.
+            keeper.journal.commit(Vec::new(), vec![Record::Opened { last_epoch: epoch }]);
+        }
         let member = Member { interval: Arc::new(self.interval), snapshot: Some(shared.clone()) };
-        self.history.chain.store(Arc::new(Chain::with(&chain, member, hold)));
+        self.history.chain.store(Arc::new(Chain::with(&chain, member, hold, keeper)));
         let image =
             ImageStore::new(&self.device, &self.history, shared, self.tracker.as_ref(), epoch, geometry);
         let tracked = self.tracker.map(|tracker| tracker.close_epoch(&shared.name));
-        (SnapshotDevice { origin: self.device, history: self.history, image, epoch, tracked }, earlier)
+        let device = SnapshotDevice { origin: self.device, history: self.history, image, epoch, tracked };
+        Taken { device, earlier, ticket }
     }
 }
 
 /// Attaches the histories that are new, or none.
-fn attach_all(prepared: &mut [Prepared], frozen: &[Frozen]) -> Result<()> {
+pub(crate) fn attach_all(prepared: &mut [Prepared], frozen: &[Frozen]) -> Result<()> {
     let mut attached: Vec<(&Frozen, Arc<History>)> = Vec::new();
     let mut result = Ok(());
     for one in prepared {
@@ -354,6 +406,11 @@ fn attach_all(prepared: &mut [Prepared], frozen: &[Frozen]) -> Result<()> {
             }
             let why = "the history given is that of another device";
             result = Err(Error::new(ErrorKind::Invalid, why).device(one.device.name()));
+            break;
+        }
+        if state == Attachment::Over && one.keeper.is_some() {
+            let why = "its last snapshot was removed just now; take again";
+            result = Err(Error::new(ErrorKind::Busy, why).device(one.device.name()));
             break;
         }
         if state == Attachment::Over {

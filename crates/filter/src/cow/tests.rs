@@ -15,6 +15,8 @@ mod full;
 mod hold;
 mod image;
 mod image_threads;
+mod kept;
+mod kept_world;
 mod many;
 mod model;
 mod own_ranges;

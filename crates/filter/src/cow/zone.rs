@@ -46,6 +46,11 @@ impl Run {
         Self { first: cut(first), count: cut(end).saturating_sub(cut(first)) }
     }
 
+    /// What is left of it without its first granules.
+    pub(crate) fn without(self, granules: u64) -> Self {
+        Self::new(self.from().saturating_add(granules), self.end())
+    }
+
     pub(crate) fn from(self) -> u64 {
         u64::from(self.first)
     }

@@ -26,6 +26,7 @@ use super::layout::{FAILED_AT, FRAMES_AT};
 use super::log::{FrameBuilder, Header, Scan, failed_sector};
 use super::record::Record;
 use super::ticket::{Outcome, Ticket};
+use crate::cow::store::Medium;
 
 /// Bytes of data in one group, at most.
 const GROUP_BYTES_MAX: u64 = 16 << 20;
@@ -40,14 +41,6 @@ const COMPACT_MIN: u64 = if cfg!(test) { 4 << 10 } else { 4 << 20 };
 /// How often a mark of failure is tried again.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// Where data goes. Called on the journal's thread.
-pub(crate) trait Vault: Send + Sync {
-    /// Writes.
-    fn put(&self, at: u64, data: &[u8]) -> Result<()>;
-    /// Makes durable what was written.
-    fn sync(&self) -> Result<()>;
-}
-
 /// Where data comes from.
 pub(crate) trait Source: Send + Sync {
     /// Lends the bytes of the window, or `None` when they are on the store already.
@@ -56,7 +49,7 @@ pub(crate) trait Source: Send + Sync {
 
 /// Data to be made durable.
 pub(crate) struct Write {
-    pub(crate) vault: Arc<dyn Vault>,
+    pub(crate) vault: Arc<dyn Medium>,
     pub(crate) at: u64,
     pub(crate) source: Arc<dyn Source>,
     pub(crate) window: Range<usize>,
@@ -73,8 +66,10 @@ struct Queue {
     jobs: VecDeque<Job>,
     /// The journal has failed, and its mark is there.
     failed: Option<String>,
-    /// To be failed.
+    /// To be failed: somebody is at it.
     doomed: Option<String>,
+    /// Those of the group that is being made durable.
+    in_flight: Vec<Ticket>,
     closed: bool,
     /// A compaction has ended.
     compacted: Option<Option<compact::Compacted>>,
@@ -109,6 +104,8 @@ struct Inner {
     header: Header,
     queue: Mutex<Queue>,
     bell: Condvar,
+    /// Locked while another one takes its place, or while it is marked as failed.
+    file: Mutex<Arc<dyn StateFile>>,
 }
 
 /// See the module. Dropped, it ends; what was not committed by then is not.
@@ -173,6 +170,7 @@ impl Journal {
             header: scan.header.clone(),
             queue: Mutex::default(),
             bell: Condvar::new(),
+            file: Mutex::new(file.clone()),
         });
         let len = file.len()?;
         let mut committer = Committer {
@@ -212,9 +210,10 @@ impl Journal {
         ticket
     }
 
-    /// Marks the journal as failed, with all its snapshots. The ticket is told *no journal* when that is durable.
+    /// Marks the journal as failed, with all its snapshots. The ticket is told *no journal* when that is durable. Done by
+    /// a thread of its own: the journal's may be stuck in a store that does not answer.
     pub(crate) fn fail(&self, reason: &str) -> Ticket {
-        self.inner.lock().doomed.get_or_insert_with(|| reason.to_owned());
+        self.inner.doom(reason);
         self.commit(Vec::new(), Vec::new())
     }
 
@@ -266,6 +265,59 @@ impl Inner {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Begins to mark the journal as failed.
+    fn doom(self: &Arc<Self>, why: &str) {
+        let mut queue = self.lock();
+        if queue.doomed.is_some() {
+            return;
+        }
+        queue.doomed = Some(why.to_owned());
+        drop(queue);
+        let (this, reason) = (self.clone(), why.to_owned());
+        let started =
+            std::thread::Builder::new().name("journal-failure".to_owned()).spawn(move || this.die(&reason));
+        if started.is_err() {
+            self.die(why);
+        }
+    }
+
+    /// Marks the journal as failed, and then tells all who wait and all who come.
+    fn die(&self, why: &str) {
+        while !self.mark_failed(why) {
+            let queue = self.lock();
+            let (queue, _) = self.bell.wait_timeout(queue, RETRY).unwrap_or_else(PoisonError::into_inner);
+            if queue.closed {
+                return;
+            }
+        }
+        let mut queue = self.lock();
+        queue.failed = Some(why.to_owned());
+        let jobs = std::mem::take(&mut queue.jobs);
+        let in_flight = std::mem::take(&mut queue.in_flight);
+        drop(queue);
+        let told = jobs.into_iter().map(|job| job.ticket).chain(in_flight);
+        told.for_each(|ticket| ticket.tell(Outcome::NoJournal(why.to_owned())));
+    }
+
+    /// Whether it is on stable storage that the journal has failed.
+    fn mark_failed(&self, why: &str) -> bool {
+        #[cfg(test)]
+        if self.has(Damage::NoFailureMark) {
+            return true;
+        }
+        let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let marked = file.write_at(FAILED_AT, &failed_sector(why)).and_then(|()| file.sync());
+        if marked.is_ok() {
+            return true;
+        }
+        // One that is not there says the same.
+        let removed = self.folder.remove(&self.name).and_then(|()| self.folder.sync());
+        if let Err(error) = &removed {
+            tracing::error!(journal = self.name, %error, why, "cannot be marked as failed");
+        }
+        removed.is_ok()
+    }
+
     #[cfg(test)]
     fn has(&self, damage: Damage) -> bool {
         self.lock().damage == Some(damage)
@@ -291,22 +343,16 @@ struct Committer {
 impl Committer {
     fn run(&mut self) {
         while let Some(group) = self.next_group() {
-            let doomed = self.inner.lock().doomed.clone();
-            if let Some(why) = doomed {
-                if !self.die(&why, group) {
-                    return;
-                }
-                continue;
-            }
             let compacted = self.inner.lock().compacted.take();
             if let Some(done) = compacted
                 && let Err(error) = self.take_over(done)
             {
-                self.inner.lock().doomed.get_or_insert(error.to_string());
-            }
-            if !group.is_empty() {
+                self.inner.lock().jobs.extend(group);
+                self.inner.doom(&format!("{} cannot be replaced: {error}", self.inner.name));
+            } else if !group.is_empty() {
                 self.commit(group);
             }
+            self.inner.lock().in_flight.clear();
             self.compact_if_due();
         }
     }
@@ -322,7 +368,7 @@ impl Committer {
                     .for_each(|job| job.ticket.tell(Outcome::NoJournal("it is closed".to_owned())));
                 return None;
             }
-            if !queue.jobs.is_empty() || queue.compacted.is_some() {
+            if queue.doomed.is_none() && (!queue.jobs.is_empty() || queue.compacted.is_some()) {
                 break;
             }
             queue = self.inner.bell.wait(queue).unwrap_or_else(PoisonError::into_inner);
@@ -337,6 +383,7 @@ impl Committer {
             }
             group.extend(queue.jobs.pop_front());
         }
+        queue.in_flight = group.iter().map(|job: &Job| job.ticket.clone()).collect();
         Some(group)
     }
 
@@ -350,7 +397,7 @@ impl Committer {
         }
         let broken = self.store(&group);
         let without = |job: &Job| {
-            let lacks = |(vault, _): &&(Arc<dyn Vault>, String)| {
+            let lacks = |(vault, _): &&(Arc<dyn Medium>, String)| {
                 job.writes.iter().any(|write| Arc::ptr_eq(&write.vault, vault))
             };
             broken.iter().find(lacks).map(|(_, why)| why.clone())
@@ -372,23 +419,26 @@ impl Committer {
                 drop(queue);
                 good.into_iter().for_each(|job| job.ticket.tell(Outcome::Durable));
             }
+            // Told when that is marked.
             Err(error) => {
-                let why = format!("{} cannot be written: {error}", self.inner.name);
-                self.inner.lock().doomed.get_or_insert_with(|| why.clone());
-                let _ = self.die(&why, good);
+                let mut queue = self.inner.lock();
+                queue.jobs.extend(good);
+                drop(queue);
+                self.inner.doom(&format!("{} cannot be written: {error}", self.inner.name));
             }
         }
     }
 
     /// Writes and syncs the data; the vaults that could not take theirs.
-    fn store(&self, group: &[Job]) -> Vec<(Arc<dyn Vault>, String)> {
-        let mut vaults: Vec<Arc<dyn Vault>> = Vec::new();
-        let mut broken: Vec<(Arc<dyn Vault>, String)> = Vec::new();
+    fn store(&self, group: &[Job]) -> Vec<(Arc<dyn Medium>, String)> {
+        let mut vaults: Vec<Arc<dyn Medium>> = Vec::new();
+        let mut broken: Vec<(Arc<dyn Medium>, String)> = Vec::new();
         for write in merged(group.iter().flat_map(|job| &job.writes)) {
             if broken.iter().any(|(vault, _)| Arc::ptr_eq(vault, &write.vault)) {
                 continue;
             }
-            let put = write.source.lend(write.window.clone(), &mut |data| write.vault.put(write.at, data));
+            let put =
+                write.source.lend(write.window.clone(), &mut |data| write.vault.write_at(write.at, data));
             if let Some(Err(error)) = put {
                 broken.push((write.vault.clone(), error.to_string()));
             }
@@ -447,44 +497,10 @@ impl Committer {
         Ok(())
     }
 
-    /// Marks the journal as failed and then tells these, and all who come later. `false` when it is over.
-    fn die(&self, why: &str, group: Vec<Job>) -> bool {
-        while !self.mark_failed(why) {
-            let queue = self.inner.lock();
-            let (queue, _) =
-                self.inner.bell.wait_timeout(queue, RETRY).unwrap_or_else(PoisonError::into_inner);
-            if queue.closed {
-                return false;
-            }
-        }
-        let mut queue = self.inner.lock();
-        queue.failed.get_or_insert_with(|| why.to_owned());
-        let waiting = std::mem::take(&mut queue.jobs);
-        drop(queue);
-        let all = group.into_iter().chain(waiting);
-        all.for_each(|job| job.ticket.tell(Outcome::NoJournal(why.to_owned())));
-        true
-    }
-
-    /// Whether it is on stable storage that the journal has failed.
-    fn mark_failed(&self, why: &str) -> bool {
-        #[cfg(test)]
-        if self.inner.has(Damage::NoFailureMark) {
-            return true;
-        }
-        let marked = self.file.write_at(FAILED_AT, &failed_sector(why)).and_then(|()| self.file.sync());
-        if marked.is_ok() {
-            return true;
-        }
-        // One that is not there says the same.
-        let removed = self.inner.folder.remove(&self.inner.name).and_then(|()| self.inner.folder.sync());
-        if let Err(error) = &removed {
-            tracing::error!(journal = self.inner.name, %error, why, "cannot be marked as failed");
-        }
-        removed.is_ok()
-    }
-
     fn compact_if_due(&mut self) {
+        if self.inner.lock().doomed.is_some() {
+            return;
+        }
         let due = self.may_have_dead && self.end > COMPACT_MIN && self.end > self.live.saturating_mul(2);
         if !due || self.compacting.is_some() {
             return;
@@ -515,8 +531,11 @@ impl Committer {
             return Ok(());
         };
         // From here on an error leaves open which of the two will be found, so it must not pass.
+        let mut file = self.inner.file.lock().unwrap_or_else(PoisonError::into_inner);
         self.inner.folder.rename(&done.name, &self.inner.name)?;
+        file.clone_from(&done.file);
         self.inner.folder.sync()?;
+        drop(file);
         let end = done.end + (self.end - from);
         (self.file, self.live, self.end, self.zeroed) = (done.file, done.end, end, end);
         self.inner.lock().counts.compactions += 1;

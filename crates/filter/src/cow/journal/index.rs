@@ -42,6 +42,8 @@ pub(crate) struct Index {
     pub(crate) stores: BTreeMap<u16, KnownStore>,
     /// By epoch; those that were removed are not there.
     pub(crate) members: BTreeMap<u64, Member>,
+    /// Members that turned out not to be held.
+    pub(crate) dropped: Vec<u64>,
     copied: BTreeMap<u64, Extents>,
     written: BTreeMap<u64, Extents>,
     sums: HashMap<(u16, u32), Box<Sums>>,
@@ -163,6 +165,8 @@ impl Index {
 
     /// Members that are not among the held ones are removed ones.
     pub(crate) fn keep(&mut self, is_held: impl Fn(&Taken) -> bool) {
+        let dropped = self.members.iter().filter(|(_, member)| !is_held(&member.taken));
+        self.dropped = dropped.map(|(&epoch, _)| epoch).collect();
         self.members.retain(|_, member| is_held(&member.taken));
     }
 

@@ -13,8 +13,6 @@
 //! * `commit`: a journal in use, with group commit
 //! * `check`: a journal and its stores looked at offline
 
-#![allow(dead_code, unused_imports)]
-
 mod check;
 mod commit;
 mod compact;
@@ -28,9 +26,13 @@ mod record;
 mod ticket;
 
 pub use check::{JournalReport, ReadBlocks, check_journal};
-pub(crate) use commit::{Counts, Journal, Source, Vault, Write};
-pub(crate) use extents::{Extents, Piece};
-pub(crate) use index::{Holding, Index, KnownStore, Member, Sums};
+#[cfg(test)]
+pub(crate) use commit::{Counts, Damage};
+pub(crate) use commit::{Journal, Source, Write};
+pub(crate) use extents::Extents;
+#[cfg(test)]
+pub(crate) use extents::Piece;
+pub(crate) use index::{Holding, Index};
 pub(crate) use layout::crc;
 pub(crate) use log::{Header, Scan, scan};
 pub(crate) use record::{Place, Record, Slots, Taken, Zero};

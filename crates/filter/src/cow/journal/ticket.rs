@@ -19,6 +19,7 @@ pub(crate) enum Outcome {
 struct State {
     outcome: Option<Outcome>,
     wakers: Vec<Waker>,
+    then: Vec<Box<dyn FnOnce(Outcome) + Send>>,
 }
 
 /// A commit that was asked for. Clones are the same.
@@ -26,17 +27,38 @@ struct State {
 pub(crate) struct Ticket(Arc<(Mutex<State>, Condvar)>);
 
 impl Ticket {
+    /// One whose outcome is known.
+    pub(crate) fn told(outcome: Outcome) -> Self {
+        let this = Self::default();
+        this.tell(outcome);
+        this
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn tell(&self, outcome: Outcome) {
         let mut state = self.lock();
-        state.outcome.get_or_insert(outcome);
+        let outcome = state.outcome.get_or_insert(outcome).clone();
         let wakers = std::mem::take(&mut state.wakers);
+        let then = std::mem::take(&mut state.then);
         drop(state);
+        then.into_iter().for_each(|then| then(outcome.clone()));
         self.0.1.notify_all();
         wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Calls that when it is known what came of it, on the journal's thread, or now.
+    pub(crate) fn then(&self, then: impl FnOnce(Outcome) + Send + 'static) {
+        let mut state = self.lock();
+        match state.outcome.clone() {
+            None => state.then.push(Box::new(then)),
+            Some(outcome) => {
+                drop(state);
+                then(outcome);
+            }
+        }
     }
 
     /// What came of it, if that is known.

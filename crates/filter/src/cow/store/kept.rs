@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bowline_block::{Error, ErrorKind, Result};
+use uuid::Uuid;
 
-use super::super::segment::Segment;
+use super::super::journal::crc;
+use super::super::segment::{SEGMENT_BYTES, Segment};
 use super::volume::{self, State};
 use super::{DiffStorage, Inner, Medium, StoreSpec};
 
@@ -44,6 +46,47 @@ impl DiffStorage {
         self.inner.kept.store(keep, Ordering::Relaxed);
     }
 
+    /// Whether anything is in it but its label.
+    pub(crate) fn has_contents(&self) -> bool {
+        let label = u64::from(self.inner.labelled.load(Ordering::Relaxed)) * SEGMENT_BYTES;
+        self.used() > label
+    }
+
+    /// Takes its first segment for a label, and writes it; durable when this returns.
+    pub(crate) fn label(&self, id: Uuid) -> Result<()> {
+        let taken = self.inner.work().take_place();
+        let medium =
+            taken.as_ref().and_then(|(volume, place)| Some((volume.medium()?, volume.offset_of(*place))));
+        let Some((medium, at)) = medium.filter(|_| taken.as_ref().is_some_and(|(_, place)| *place == 0))
+        else {
+            let why = format!("diff storage {} is in use already", self.location());
+            return Err(Error::new(ErrorKind::Invalid, why).op("open diff storage"));
+        };
+        self.inner.labelled.store(true, Ordering::Relaxed);
+        medium.write_at(at, &label(id))?;
+        medium.sync()
+    }
+
+    /// Looks whether it has that label.
+    ///
+    /// # Errors
+    /// *Corrupt* when it has another one; what reading it says.
+    pub(crate) fn check_label(&self, id: Uuid) -> Result<()> {
+        let volume = self.inner.work().volumes.first().map(|state| state.volume.clone());
+        let medium = volume.as_ref().and_then(|volume| Some((volume.medium()?, volume.offset_of(0))));
+        let Some((medium, at)) = medium else {
+            return Err(Error::new(ErrorKind::Invalid, "it is in memory"));
+        };
+        let mut found = [0; LABEL_BYTES];
+        medium.read_at(at, &mut found)?;
+        if found == label(id) {
+            self.inner.labelled.store(true, Ordering::Relaxed);
+            return Ok(());
+        }
+        let what = if found.starts_with(&LABEL_MAGIC) { "is another one" } else { "holds no snapshots" };
+        Err(Error::new(ErrorKind::Corrupt, format!("diff storage {} {what}", self.location())))
+    }
+
     /// Segments that have contents, by their places; nothing was handed out before. Nobody holds them yet.
     pub(crate) fn adopt(self: &Arc<Self>, places: &BTreeSet<u32>) -> Result<Vec<Arc<Segment>>> {
         let mut work = self.inner.work();
@@ -60,6 +103,20 @@ impl DiffStorage {
         }
         Ok(segments)
     }
+}
+
+const LABEL_BYTES: usize = 32;
+const LABEL_MAGIC: [u8; 8] = *b"BWLSTORE";
+
+/// What a storage of persistent snapshots begins with: see `docs/format/journal.md`.
+fn label(id: Uuid) -> [u8; LABEL_BYTES] {
+    let mut bytes = [0; LABEL_BYTES];
+    let parts = [&LABEL_MAGIC[..], &1u32.to_le_bytes(), id.as_bytes()].concat();
+    let sum = crc(&parts).to_le_bytes();
+    for (to, from) in bytes.iter_mut().zip(parts.iter().chain(&sum)) {
+        *to = *from;
+    }
+    bytes
 }
 
 impl State {

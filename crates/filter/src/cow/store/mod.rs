@@ -61,6 +61,8 @@ struct Inner {
     stores: Mutex<Vec<StoreSpec>>,
     /// Whether its files stay when it ends.
     kept: AtomicBool,
+    /// Whether its first segment is its label.
+    labelled: AtomicBool,
     #[cfg(test)]
     faults: Mutex<Faults>,
 }
@@ -104,6 +106,11 @@ impl DiffStorage {
         Self::start(spec, volumes)
     }
 
+    /// Storage without anything, not even a thread.
+    pub(crate) fn of_nothing(spec: StoreSpec) -> Arc<Self> {
+        Arc::new(Self { inner: Self::inner(spec, Vec::new()) })
+    }
+
     /// Opens diff storage on a medium that is there already, `limit` bytes of it. With a `step` it grows by that; else it
     /// has its size. What `spec` says is only told.
     ///
@@ -115,23 +122,28 @@ impl DiffStorage {
     }
 
     fn start(spec: StoreSpec, volumes: Vec<Volume>) -> Result<Arc<Self>> {
+        let inner = Self::inner(spec, volumes);
+        if let Err(error) = worker::start(inner.clone()) {
+            inner.give_back();
+            return Err(error);
+        }
+        Ok(Arc::new(Self { inner }))
+    }
+
+    fn inner(spec: StoreSpec, volumes: Vec<Volume>) -> Arc<Inner> {
         let volumes = volumes.into_iter().map(|volume| volume::State::new(Arc::new(volume))).collect();
         let work = Work { ready_target: READY_MIN, volumes, ..Work::default() };
-        let inner = Arc::new(Inner {
+        Arc::new(Inner {
             stores: Mutex::new(vec![spec.clone()]),
             kept: AtomicBool::new(false),
+            labelled: AtomicBool::new(false),
             spec,
             work: Mutex::new(work),
             bell: Condvar::new(),
             gone: Condvar::new(),
             #[cfg(test)]
             faults: Mutex::default(),
-        });
-        if let Err(error) = worker::start(inner.clone()) {
-            inner.give_back();
-            return Err(error);
-        }
-        Ok(Arc::new(Self { inner }))
+        })
     }
 
     /// Adds a store while it is in use: writers that wait for room go on into it, and what was told of low space may be

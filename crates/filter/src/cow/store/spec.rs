@@ -123,6 +123,67 @@ impl StoreSpec {
         self.check_origin(device, source)
     }
 
+    /// As a journal keeps it.
+    ///
+    /// # Errors
+    /// *Invalid* for what does not outlive the process, and for paths that are no text of one line.
+    pub(crate) fn to_text(&self) -> Result<String> {
+        self.check_kept()?;
+        let path = |path: &Path| match path.to_str() {
+            Some(text) if !text.contains('\n') => Ok(text.to_owned()),
+            _ => {
+                let why = format!("diff storage {} has a name that is no text of one line", path.display());
+                Err(Error::new(ErrorKind::Invalid, why).op("open diff storage"))
+            }
+        };
+        let Self { limit, step, kind } = self;
+        Ok(match kind {
+            StoreKind::File(file) => format!("file {limit} {step}\n{}", path(file)?),
+            StoreKind::BlockDevice(device) => format!("block {limit} {step}\n{}", path(device)?),
+            StoreKind::Ranges(ranges) => {
+                let mut text = format!("ranges {limit} {step}");
+                for (file, range) in ranges {
+                    text += &format!("\n{} {} {}", range.start(), range.len(), path(file)?);
+                }
+                text
+            }
+            StoreKind::Memory | StoreKind::Directory(_) => String::new(),
+        })
+    }
+
+    /// What a journal kept.
+    ///
+    /// # Errors
+    /// *Corrupt* for anything else.
+    pub(crate) fn from_text(text: &str) -> Result<Self> {
+        let corrupt = || Error::new(ErrorKind::Corrupt, format!("`{text}` names no diff storage"));
+        let mut lines = text.split('\n');
+        let mut words = lines.next().unwrap_or_default().split(' ');
+        let kind = words.next().unwrap_or_default();
+        let mut number = || words.next().and_then(|word| word.parse::<u64>().ok()).ok_or_else(corrupt);
+        let (limit, step) = (number()?, number()?);
+        let mut path = || lines.next().filter(|path| !path.is_empty()).map(PathBuf::from).ok_or_else(corrupt);
+        let kind = match kind {
+            "file" => StoreKind::File(path()?),
+            "block" => StoreKind::BlockDevice(path()?),
+            "ranges" => {
+                let range = |line: &str| {
+                    let mut parts = line.splitn(3, ' ');
+                    let start = parts.next()?.parse().ok()?;
+                    let len: u64 = parts.next()?.parse().ok()?;
+                    let end = len.checked_add(start)?;
+                    Some((PathBuf::from(parts.next()?), ByteRange::between(start, end)))
+                };
+                let ranges: Option<Vec<_>> = lines.by_ref().take(RANGES_MAX + 1).map(range).collect();
+                StoreKind::Ranges(ranges.ok_or_else(corrupt)?)
+            }
+            _ => return Err(corrupt()),
+        };
+        let spec = Self { kind, limit, step };
+        spec.check()?;
+        Ok(spec)
+    }
+
     /// Whether it can outlive the process.
     pub(super) fn check_kept(&self) -> Result<()> {
         let what = match self.kind {

@@ -239,6 +239,10 @@ impl Inner {
         if segment.is_unused() || self.work().failed.is_some() {
             return Ok(());
         }
+        // A journal has seen to it.
+        if segment.is_committed() {
+            return Ok(());
+        }
         let _ = number;
         #[cfg(test)]
         self.planned("write to", |faults| faults.write.clone(), number)?;

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use crate::cow::journal::commit::Damage;
 use crate::cow::journal::*;
+use crate::cow::{Medium, StateMedium};
 
 pub(crate) const BLOCKS: u64 = 24;
 pub(crate) const BLOCK: usize = 4096;
@@ -30,19 +31,6 @@ pub(crate) fn header() -> Header {
 
 pub(crate) fn store_record() -> Record {
     Record::Store { store: 0, id: Uuid::from_u128(9), spec: "file store".to_owned() }
-}
-
-/// A file as a vault.
-pub(crate) struct FileVault(pub(crate) Arc<dyn StateFile>);
-
-impl Vault for FileVault {
-    fn put(&self, at: u64, data: &[u8]) -> Result<()> {
-        self.0.write_at(at, data)
-    }
-
-    fn sync(&self) -> Result<()> {
-        self.0.sync()
-    }
 }
 
 pub(crate) struct Bytes(pub(crate) Vec<u8>);
@@ -89,7 +77,7 @@ struct Held {
 pub(crate) struct World {
     pub(crate) folder: SimFolder,
     pub(crate) journal: Journal,
-    vault: Arc<dyn Vault>,
+    vault: Arc<dyn Medium>,
     rng: Rng,
     epoch: u64,
     numbers: u64,
@@ -111,7 +99,7 @@ impl World {
             .flat_map(|segment| (0..64).map(move |slot| Place { store: 0, segment, slot }))
             .rev()
             .collect();
-        let vault = Arc::new(FileVault(store));
+        let vault = Arc::new(StateMedium::new(store, "store").unwrap());
         Self {
             folder,
             journal,
