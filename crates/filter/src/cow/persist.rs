@@ -3,7 +3,6 @@
 //! The daemon's document decides which are held: see `docs/adr/0009-persistent-snapshots.md`. A take is recorded in all
 //! journals when it returns, and is to be put into the document then; a removal is to be taken out of it before.
 
-use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +17,7 @@ use super::journal::{Header, Journal, Record, Taken, Ticket, Zero};
 use super::keeper::{Keeper, settle};
 use super::shared::Shared;
 use super::snapshot::{Limits, Origin, Prepared, Snapshot, SnapshotDevice, take_kept};
-use super::store::{DiffStorage, StoreKind};
+use super::store::DiffStorage;
 use super::wait;
 
 /// What the name of a journal ends with.
@@ -59,7 +58,9 @@ pub(crate) fn prepare(
     }
     storage.keep(true);
     storage.label(shared.id)?;
-    sync_names(storage)?;
+    for spec in storage.stores() {
+        spec.sync_name()?;
+    }
     for one in prepared {
         let keeper = match one.history.chain.load().keeper.clone() {
             Some(keeper) => keeper,
@@ -84,24 +85,6 @@ fn begin(history: &History, device: &Device, folder: &Arc<dyn Folder>) -> Result
     let name = format!("{}{JOURNAL}", history.generation());
     let first = [Record::Opened { last_epoch: history.last_epoch() }];
     Ok(Keeper::new(Journal::create(folder.clone(), &name, header, &first)?))
-}
-
-/// Files that were made have to be found again.
-fn sync_names(storage: &DiffStorage) -> Result<()> {
-    for spec in storage.stores() {
-        let StoreKind::File(path) = &spec.kind else { continue };
-        let Some(folder) = path.parent() else { continue };
-        let folder = if folder.as_os_str().is_empty() { std::path::Path::new(".") } else { folder };
-        match File::open(folder).and_then(|folder| folder.sync_all()) {
-            // A storage on another medium than its specification says, as in tests.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => {
-                return Err(Error::from_io(format!("cannot sync folder {}", folder.display()), error));
-            }
-            Ok(()) => {}
-        }
-    }
-    Ok(())
 }
 
 /// Under the freeze: asks for the take to be recorded, before any copy that it causes.
@@ -180,6 +163,16 @@ pub(crate) fn forget(snapshot: &Snapshot) {
     snapshot.shared.not_kept();
     if snapshot.is_persistent() && !snapshot.shared.storage.has_contents() {
         snapshot.shared.storage.keep(false);
+    }
+}
+
+impl Snapshot {
+    /// Makes what was written to its images durable, before [`History::suspend`] of its devices.
+    ///
+    /// # Errors
+    /// What a flush of an image says.
+    pub fn save_images(&self) -> Result<()> {
+        self.devices.iter().map(|device| device.image.save()).fold(Ok(()), Result::and)
     }
 }
 

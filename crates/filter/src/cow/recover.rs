@@ -101,6 +101,9 @@ struct Opened {
     segments: HashMap<u32, Arc<Segment>>,
 }
 
+/// What came back of a device: its history, and where the segments are in that.
+type Histories = HashMap<String, (Arc<History>, Slots)>;
+type Named = (String, (Arc<History>, Slots));
 type Stores = HashMap<Uuid, std::result::Result<Opened, String>>;
 
 /// Brings all held snapshots back, in their order; those that cannot be exact as failed ones. Must not be called on a queue
@@ -130,7 +133,7 @@ pub fn recover(recovery: &Recovery<'_>) -> Result<Vec<Snapshot>> {
     let shared: Vec<Arc<Shared>> = recovery.held.iter().map(|held| share(recovery, held, &stores)).collect();
     let reasons: Vec<Option<String>> =
         recovery.held.iter().map(|held| reason(recovery, held, &journals, &stores, &unreadable)).collect();
-    let mut histories = HashMap::new();
+    let mut histories = Histories::new();
     for journal in &journals {
         match bring_back(recovery, journal, &shared, &stores) {
             Ok(Some((name, history))) => drop(histories.insert(name, history)),
@@ -214,12 +217,21 @@ fn speaks_against(found: &Returned, index: &Index) -> Option<String> {
     changed.then(|| format!("device {name} was changed while no daemon was watching it"))
 }
 
+/// A store as all journals know it.
+#[derive(Default)]
+struct Known {
+    specs: Vec<String>,
+    /// The segments in which anything is.
+    places: BTreeSet<u32>,
+    wrong: Option<String>,
+}
+
 /// Opens the stores in which anything is.
 fn open_stores(recovery: &Recovery<'_>, journals: &[Read], stale: &[Read], all_read: bool) -> Stores {
-    let mut places: BTreeMap<Uuid, (Vec<String>, BTreeSet<u32>, Option<String>)> = BTreeMap::new();
+    let mut all: BTreeMap<Uuid, Known> = BTreeMap::new();
     for journal in journals.iter().chain(stale) {
         for known in journal.index.stores.values() {
-            let (specs, ..) = places.entry(known.id).or_default();
+            let Known { specs, .. } = all.entry(known.id).or_default();
             if specs.len() < known.specs.len() {
                 specs.clone_from(&known.specs);
             }
@@ -231,15 +243,15 @@ fn open_stores(recovery: &Recovery<'_>, journals: &[Read], stale: &[Read], all_r
             own.extend(known);
         }
         for (id, place) in own {
-            let (_, all, wrong) = places.entry(id).or_default();
+            let Known { places, wrong, .. } = all.entry(id).or_default();
             // A segment is one history's.
-            if !all.insert(place) {
+            if !places.insert(place) {
                 *wrong = Some(format!("two journals have segment {place} of its diff storage"));
             }
         }
     }
     let mut stores = HashMap::new();
-    for (id, (specs, places, wrong)) in places {
+    for (id, Known { specs, places, wrong }) in all {
         let needed = !places.is_empty() || recovery.held.iter().any(|held| held.id == id);
         let opened = match wrong {
             Some(why) => Err(why),
@@ -310,7 +322,9 @@ fn reason(
         }
         // It reads from its own interval on.
         for holding in journal.holdings.range(epoch..).map(|(_, holding)| holding) {
-            for at in holding.copied.pieces().filter_map(|piece| piece.at) {
+            // Of what was written to images, its own.
+            let written = journal.holdings.get(&epoch).into_iter().flat_map(|own| own.written.pieces());
+            for at in holding.copied.pieces().chain(written).filter_map(|piece| piece.at) {
                 let id = journal.index.stores.get(&at.store).map(|known| known.id);
                 if let Some(Err(why)) = id.and_then(|id| stores.get(&id)) {
                     return Some(why.clone());
@@ -338,7 +352,7 @@ fn bring_back(
     journal: &Read,
     shared: &[Arc<Shared>],
     stores: &Stores,
-) -> Result<Option<(String, Arc<History>)>> {
+) -> Result<Option<Named>> {
     let header = &journal.scan.header;
     let Some(found) = recovery.devices.iter().find(|one| one.device.name() == header.device) else {
         return Ok(None);
@@ -379,7 +393,7 @@ fn bring_back(
     }
     let chain = Chain::new(members, recovery.limits.hold, Some(keeper));
     attach(device, &history, chain, recovery.limits.freeze)?;
-    Ok(Some((header.device.clone(), history)))
+    Ok(Some((header.device.clone(), (history, slots))))
 }
 
 fn attach(device: &Arc<Device>, history: &Arc<History>, chain: Chain, freeze: Duration) -> Result<()> {
@@ -471,12 +485,13 @@ fn snapshot(
     held: &HeldSnapshot,
     shared: Arc<Shared>,
     journals: &[Read],
-    histories: &HashMap<String, Arc<History>>,
+    histories: &Histories,
 ) -> Snapshot {
     let device = |device: &HeldDevice| {
         let found = recovery.devices.iter().find(|one| one.device.name() == device.name)?;
         let known = journal_of(journals, &device.name, held.id);
-        let history = known.and_then(|_| histories.get(&device.name).cloned()).unwrap_or_else(History::over);
+        let there = known.and_then(|_| histories.get(&device.name));
+        let history = there.map_or_else(History::over, |(history, _)| history.clone());
         let epoch = known.map_or(0, |(_, epoch)| epoch);
         let mut geometry = found.device.geometry();
         if let Some(member) = known.and_then(|(journal, epoch)| journal.index.members.get(&epoch)) {
@@ -484,6 +499,13 @@ fn snapshot(
         }
         let image =
             ImageStore::new(&found.device, &history, &shared, found.tracker.as_ref(), epoch, geometry);
+        let written = known.and_then(|(journal, epoch)| Some(&journal.holdings.get(&epoch)?.written));
+        if let (Some(written), Some((_, slots))) = (written, there)
+            && !written.is_empty()
+        {
+            // Cannot fail: it was not removed.
+            let _ = image.restore(|interval| fill(interval, written, slots));
+        }
         let origin = found.device.clone();
         Some(SnapshotDevice { origin, history, image, epoch, tracked: device.tracked })
     };

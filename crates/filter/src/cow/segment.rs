@@ -232,7 +232,7 @@ impl Segment {
     }
 
     /// Whether it was in memory.
-    fn read_memory(&self, at: u64, data: &mut [u8]) -> Result<bool> {
+    pub(crate) fn read_memory(&self, at: u64, data: &mut [u8]) -> Result<bool> {
         let content = self.content.read().unwrap_or_else(PoisonError::into_inner);
         let Content::Memory(bytes) = &*content else { return Ok(false) };
         let bytes = bytes.get(window(at, data.len() as u64)).unwrap_or_default();

@@ -11,7 +11,8 @@
 //! What is written to an image goes to an overlay in front of all that (`overlay`), in the snapshot's diff storage. It
 //! lasts as long as the snapshot. When there is no room, the writer of the image hears of it (ENOSPC); the snapshot
 //! stays what it is, and its origin never notices. A plain snapshot does not outlive the daemon, so a flush has nothing
-//! to make durable: what was acknowledged can be read until the snapshot is removed.
+//! to make durable: what was acknowledged can be read until the snapshot is removed. A flush of a persistent one's image goes
+//! through the journal.
 
 mod as_taken;
 mod extents;
@@ -30,7 +31,9 @@ use bowline_block::{
 use bowline_device::Device;
 
 use super::history::History;
+use super::interval::Interval;
 use super::shared::Shared;
+use super::wait;
 use crate::track::Tracker;
 use overlay::Overlay;
 use view::View;
@@ -109,13 +112,26 @@ impl ImageStore {
         match &*front {
             Front::Written(overlay) => Ok(overlay.clone()),
             Front::Nothing => {
-                let overlay = Overlay::new(&self.history, &self.snapshot, self.size);
+                let overlay = Overlay::new(&self.history, &self.snapshot, self.size, self.epoch);
                 *front = Front::Written(overlay.clone());
                 self.is_written.store(true, Ordering::Relaxed);
                 Ok(overlay)
             }
             Front::Over => Err(self.removed()),
         }
+    }
+
+    /// What was written before the daemon's start comes back.
+    pub(crate) fn restore(&self, fill: impl FnOnce(&Interval)) -> Result<()> {
+        fill(&self.overlay_or_new()?.written);
+        Ok(())
+    }
+
+    /// As a flush does, on a thread that may wait.
+    pub(crate) fn save(&self) -> Result<()> {
+        let mut result = Ok(());
+        wait::here(async { result = self.flush().await });
+        result
     }
 
     /// The snapshot was removed: the space of what was written goes back when the last that looks at it has ended.
@@ -159,7 +175,10 @@ impl Store for ImageStore {
         self.try_read(range, data).unwrap_or_else(|error| Now::Done(Err(error)))
     }
 
-    fn write_now(&self, range: ByteRange, data: &[u8], _flags: Flags) -> Now {
+    fn write_now(&self, range: ByteRange, data: &[u8], flags: Flags) -> Now {
+        if flags.contains(Flags::FUA) && self.snapshot.is_persistent() {
+            return Now::NotNow;
+        }
         self.try_write(range, data).unwrap_or_else(|error| Now::Done(Err(error)))
     }
 
@@ -171,8 +190,12 @@ impl Store for ImageStore {
                 Op::Write => self.write(range, Source::Data(&data)).await,
                 Op::Discard => self.clear(range, Flags::empty()).await,
                 Op::WriteZeroes => self.clear(range, flags).await,
-                Op::Flush => self.flush(),
+                Op::Flush => self.flush().await,
                 Op::SecureErase | Op::Zone => Err(ErrorKind::Unsupported.into()),
+            };
+            let result = match result {
+                Ok(()) if flags.contains(Flags::FUA) && op.changes_data() => self.flush().await,
+                other => other,
             };
             Done::new(result, data)
         })

@@ -9,14 +9,17 @@
 //! are given back when a token goes: then nobody is left who came before they were retired. No reader ever waits, and
 //! the origin is not frozen for it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use bowline_block::{ByteRange, Error, ErrorKind};
+use bowline_block::{ByteRange, Error, ErrorKind, PAGE_BYTES};
 
 use crate::cow::granule::{GRANULE_BYTES, Granules};
 use crate::cow::history::History;
 use crate::cow::interval::Interval;
+use crate::cow::journal::{Outcome, Ticket, crc};
+use crate::cow::keeper::{Kept, Stored};
 use crate::cow::lane::{Lane, Open, lock_lane};
 use crate::cow::layers::Layers;
 use crate::cow::segment::{SEGMENT_BYTES, SEGMENT_SLOTS};
@@ -40,6 +43,20 @@ pub(crate) struct Overlay {
     snapshot: Arc<Shared>,
     now: Mutex<Arc<Token>>,
     retired: Arc<AtomicUsize>,
+    /// What a flush has to do, if the snapshot is persistent.
+    unsaved: Option<Mutex<Unsaved>>,
+    epoch: u64,
+}
+
+/// What was written since the last flush. What is not in here is on stable storage, and its slots do not change and are not
+/// used again before what replaces them is there too.
+#[derive(Default)]
+struct Unsaved {
+    written: BTreeMap<u64, (SlotId, u32)>,
+    /// What the last flush asked for: who finds nothing to do waits for that.
+    last: Vec<Ticket>,
+    /// Slots that a recorded block had before.
+    replaced: Vec<SlotId>,
 }
 
 /// Being among those who use an overlay.
@@ -77,7 +94,7 @@ impl Token {
 }
 
 impl Overlay {
-    pub(crate) fn new(history: &Arc<History>, snapshot: &Arc<Shared>, size: u64) -> Arc<Self> {
+    pub(crate) fn new(history: &Arc<History>, snapshot: &Arc<Shared>, size: u64, epoch: u64) -> Arc<Self> {
         let lanes = (snapshot.storage.limit() / SEGMENT_BYTES / 16).clamp(1, LANES_MAX);
         let retired = Arc::default();
         Arc::new(Self {
@@ -86,6 +103,8 @@ impl Overlay {
             snapshot: snapshot.clone(),
             now: Mutex::new(Token::new(history, &retired)),
             retired,
+            unsaved: snapshot.is_persistent().then(Mutex::default),
+            epoch,
         })
     }
 
@@ -150,11 +169,18 @@ impl Overlay {
     /// Lets `fill` change `len` bytes of a slot from byte `at` on, if it is in memory and stays there meanwhile.
     pub(crate) fn in_place<R>(
         &self,
+        granule: u64,
         slot: SlotId,
         at: u64,
         len: u64,
         fill: impl FnOnce(&mut [u8]) -> R,
     ) -> Option<R> {
+        // Held over the change, so that no flush takes half of it.
+        let mut unsaved = self.unsaved.as_ref().map(lock);
+        let known = |unsaved: &Unsaved| unsaved.written.get(&granule).is_some_and(|known| known.0 == slot);
+        if unsaved.as_deref().is_some_and(|unsaved| !known(unsaved)) {
+            return None;
+        }
         let (segment, offset) = self.history.table.find(slot)?;
         if segment.volume.medium().is_none() {
             return segment.write(offset + at, len, fill);
@@ -165,6 +191,13 @@ impl Overlay {
             lane.open.as_ref().is_some_and(|open| open.number == slot.0 / SEGMENT_SLOTS).then_some(lane)
         })?;
         let changed = segment.write(offset + at, len, fill);
+        if let Some(unsaved) = &mut unsaved
+            && len > 0
+        {
+            let mut block = [0; PAGE_BYTES];
+            segment.read_memory(offset, &mut block).ok()?;
+            unsaved.written.insert(granule, (slot, crc(&block)));
+        }
         drop(lane);
         changed
     }
@@ -183,8 +216,29 @@ impl Overlay {
             None => (SlotId::ZERO, granules),
             Some(data) => self.append(granules, size, data)?,
         };
-        let replaced = zone.replace(Run::new(granules.first - base, granules.end - base), slot);
-        self.retire(replaced);
+        let run = Run::new(granules.first - base, granules.end - base);
+        let Some(unsaved) = &self.unsaved else {
+            self.retire(zone.replace(run, slot));
+            return Ok(granules.len());
+        };
+        let mut unsaved = lock(unsaved);
+        let replaced = zone.replace(run, slot);
+        // Those that no record names are free at once.
+        let never_saved: BTreeSet<u32> = (granules.first..granules.end)
+            .filter_map(|granule| unsaved.written.get(&granule))
+            .map(|(slot, _)| slot.0)
+            .collect();
+        let (free, saved): (Vec<_>, Vec<_>) =
+            replaced.into_iter().partition(|slot| never_saved.contains(&slot.0));
+        unsaved.replaced.extend(saved);
+        let mut blocks = data.unwrap_or_default().chunks(PAGE_BYTES);
+        for (nth, granule) in (0..).zip(granules.first..granules.end) {
+            let block = blocks.next().unwrap_or_default();
+            let stored = if slot == SlotId::ZERO { (slot, 0) } else { (SlotId(slot.0 + nth), sum(block)) };
+            unsaved.written.insert(granule, stored);
+        }
+        drop(unsaved);
+        self.retire(free);
         Ok(granules.len())
     }
 
@@ -201,7 +255,12 @@ impl Overlay {
             let len = part.bytes(size).len();
             let at = u64::from(open.next) * GRANULE_BYTES;
             let from = data.get(..usize::try_from(len).unwrap_or(usize::MAX))?;
-            open.segment.write(at, len, |room| room.copy_from_slice(from))?;
+            open.segment.write(at, part.len() * GRANULE_BYTES, |room| {
+                // A short block at the end of the image: slots are whole.
+                let (data, rest) = room.split_at_mut(from.len().min(room.len()));
+                data.copy_from_slice(from);
+                rest.fill(0);
+            })?;
             Some((open.take(u32::try_from(part.len()).unwrap_or(0)), part))
         };
         let broken = || NoRoom::Failed(Error::new(ErrorKind::Corrupt, "an open segment is not in memory"));
@@ -279,11 +338,90 @@ impl Overlay {
         Error::new(ErrorKind::NoSpace, why)
     }
 
+    /// Asks for what was written so far to be made durable; `None` when the snapshot is not persistent.
+    pub(crate) fn save(&self) -> Option<Saving> {
+        // Held until all is asked for: a flush that comes meanwhile has to wait for the same.
+        let mut unsaved = lock(self.unsaved.as_ref()?);
+        let written = std::mem::take(&mut unsaved.written);
+        if written.is_empty() {
+            return Some(Saving { tickets: unsaved.last.clone(), stored: Vec::new(), replaced: Vec::new() });
+        }
+        let keeper = self.history.chain.load().keeper.clone();
+        let (mut tickets, mut all) = (Vec::new(), Vec::new());
+        for (first, stored) in runs(&written) {
+            let Some(keeper) = &keeper else { break };
+            tickets.push(keeper.commit(&self.history.table, Kept::Image, self.epoch, first, &stored));
+            all.push(stored);
+        }
+        if keeper.is_none() {
+            let why = "the snapshots' journal is closed".to_owned();
+            tickets.push(Ticket::told(Outcome::NoJournal(why)));
+        }
+        unsaved.last.clone_from(&tickets);
+        Some(Saving { tickets, stored: all, replaced: std::mem::take(&mut unsaved.replaced) })
+    }
+
+    /// It is durable: what it replaced can be used again.
+    pub(crate) fn saved(&self, saving: Saving) {
+        for stored in saving.stored.iter().filter(|stored| stored.slot != SlotId::ZERO) {
+            if let Some((segment, _)) = self.history.table.find(stored.slot) {
+                segment.add_committed(u32::try_from(stored.count).unwrap_or(0));
+            }
+        }
+        self.retire(saving.replaced);
+    }
+
     /// What was written, neighbours merged.
     pub(crate) fn ranges(&self, size: u64) -> Vec<ByteRange> {
         let layers = Layers { overlay: Some(&self.written), members: &[] };
         layers.ranges(size.div_ceil(GRANULE_BYTES), size)
     }
+}
+
+/// A flush on its way.
+pub(crate) struct Saving {
+    pub(crate) tickets: Vec<Ticket>,
+    stored: Vec<Stored>,
+    replaced: Vec<SlotId>,
+}
+
+/// Neighbouring blocks in neighbouring slots of one segment, or all zero, with the first block of each.
+fn runs(written: &BTreeMap<u64, (SlotId, u32)>) -> Vec<(u64, Stored)> {
+    let mut runs: Vec<(u64, Stored)> = Vec::new();
+    for (&granule, &(slot, sum)) in written {
+        let sums = if slot == SlotId::ZERO { Vec::new() } else { vec![sum] };
+        if let Some((first, run)) = runs.last_mut() {
+            let beside = match (run.slot, slot) {
+                (SlotId::ZERO, SlotId::ZERO) => true,
+                (SlotId::ZERO, _) | (_, SlotId::ZERO) => false,
+                (SlotId(start), SlotId(slot)) => {
+                    u64::from(slot) == u64::from(start) + run.count
+                        && start / SEGMENT_SLOTS == slot / SEGMENT_SLOTS
+                }
+            };
+            if beside && granule == *first + run.count {
+                run.count += 1;
+                run.sums.extend(sums);
+                continue;
+            }
+        }
+        runs.push((granule, Stored { slot, count: 1, sums }));
+    }
+    runs
+}
+
+/// The checksum of a block; a short one at the end is stored with zeroes behind it.
+fn sum(block: &[u8]) -> u32 {
+    if block.len() == PAGE_BYTES {
+        return crc(block);
+    }
+    let mut whole = [0; PAGE_BYTES];
+    whole.iter_mut().zip(block).for_each(|(to, from)| *to = *from);
+    crc(&whole)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Drop for Overlay {

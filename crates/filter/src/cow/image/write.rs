@@ -16,6 +16,7 @@ use super::overlay::{NoRoom, Overlay};
 use super::read::window;
 use crate::cow::copy::{is_zero, not_busy};
 use crate::cow::granule::{GRANULE_BYTES, Granules};
+use crate::cow::journal::Outcome;
 use crate::cow::segment::SEGMENT_SLOTS;
 use crate::cow::wait::{self, Deadline};
 use crate::cow::zone::{Claim, Claimed, SlotId};
@@ -99,7 +100,8 @@ impl Writing<'_> {
         }
         if let Some(slot) = slot.filter(|&slot| slot != SlotId::ZERO && !(gives_back && piece == granule)) {
             let fill = |room: &mut [u8]| self.source.fill(self.whole, piece, room);
-            if self.overlay.in_place(slot, piece.start() % GRANULE_BYTES, piece.len(), fill).is_some() {
+            if self.overlay.in_place(first, slot, piece.start() % GRANULE_BYTES, piece.len(), fill).is_some()
+            {
                 return Step::UpTo(piece.end());
             }
         }
@@ -118,7 +120,7 @@ impl Writing<'_> {
     fn new_until(&self, from: u64, end: u64) -> u64 {
         let in_place = |&granule: &u64| {
             let slot = self.overlay.slot(granule).filter(|&slot| slot != SlotId::ZERO);
-            slot.is_some_and(|slot| self.overlay.in_place(slot, 0, 0, |_| ()).is_some())
+            slot.is_some_and(|slot| self.overlay.in_place(granule, slot, 0, 0, |_| ()).is_some())
         };
         (from..end).find(in_place).unwrap_or(end)
     }
@@ -172,9 +174,30 @@ impl ImageStore {
         Ok(chain.hold_limit)
     }
 
-    /// Everything acknowledged can be read until the snapshot is gone, and more is not promised of a plain snapshot.
-    pub(super) fn flush(&self) -> Result<()> {
-        self.check_there().map(drop)
+    /// Makes what was written so far durable, if the snapshot is. Of a plain one no more is promised than that everything
+    /// acknowledged can be read until the snapshot is gone.
+    pub(super) async fn flush(&self) -> Result<()> {
+        let deadline = Deadline::after(self.check_there()?);
+        let Some(overlay) = self.overlay() else { return Ok(()) };
+        let Some(saving) = overlay.save() else { return Ok(()) };
+        for ticket in &saving.tickets {
+            match wait::bounded(deadline.left(), ticket.done()).await {
+                Some(Outcome::Durable) => {}
+                // Nobody knows what is there now.
+                Some(Outcome::NoStore(why) | Outcome::NoJournal(why)) => {
+                    let why = format!("what was written to an image cannot be made durable: {why}");
+                    self.snapshot.fail(why.clone());
+                    return Err(Error::new(ErrorKind::Io, why));
+                }
+                None => {
+                    let why = "what was written to an image could not be made durable in time";
+                    self.snapshot.fail(why.to_owned());
+                    return Err(Error::new(ErrorKind::Timeout, why).device(self.location()));
+                }
+            }
+        }
+        overlay.saved(saving);
+        Ok(())
     }
 
     pub(super) fn try_write(&self, range: ByteRange, data: &[u8]) -> Result<Now> {

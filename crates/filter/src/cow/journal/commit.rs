@@ -218,6 +218,7 @@ impl Journal {
     }
 
     /// What it has done.
+    #[cfg(test)]
     pub(crate) fn counts(&self) -> Counts {
         self.inner.lock().counts
     }
@@ -225,11 +226,6 @@ impl Journal {
     /// The file's name.
     pub(crate) fn name(&self) -> &str {
         &self.inner.name
-    }
-
-    /// What the journal is of.
-    pub(crate) fn header(&self) -> &Header {
-        &self.inner.header
     }
 
     /// Ends it. With `remove`, its file goes too.

@@ -245,9 +245,4 @@ impl Index {
         let slots = Slots { epoch, first, at, crcs };
         if image { Record::ImageWritten(slots) } else { Record::Copied(slots) }
     }
-
-    /// Blocks with a slot or a mark, dead ones included: what the index costs.
-    pub(crate) fn pieces(&self) -> usize {
-        self.copied.values().chain(self.written.values()).map(|extents| extents.pieces().count()).sum()
-    }
 }

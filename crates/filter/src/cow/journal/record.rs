@@ -4,9 +4,8 @@ use uuid::Uuid;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::layout::{
-    ALIGN, EpochBytes, MemberBytes, REASON_MAX, RecordBytes, SlotsBytes, StoreBytes, TEXT_MAX, ZeroBytes, crc,
+    ALIGN, EpochBytes, MemberBytes, REASON_MAX, RecordBytes, SlotsBytes, StoreBytes, TEXT_MAX, ZeroBytes,
 };
-use crate::cow::granule::GRANULE_BYTES;
 use crate::cow::segment::SEGMENT_SLOTS;
 
 const HEAD: usize = size_of::<RecordBytes>();
@@ -38,14 +37,6 @@ pub(crate) struct Slots {
     pub(crate) at: Place,
     /// The checksum of each block, in the order of the blocks.
     pub(crate) crcs: Vec<u32>,
-}
-
-impl Slots {
-    /// Those of `data`, whole blocks.
-    pub(crate) fn of(epoch: u64, first: u64, at: Place, data: &[u8]) -> Self {
-        let block = usize::try_from(GRANULE_BYTES).unwrap_or(4096);
-        Self { epoch, first, at, crcs: data.chunks(block).map(crc).collect() }
-    }
 }
 
 /// Blocks of zeroes.

@@ -62,6 +62,7 @@ impl Ticket {
     }
 
     /// What came of it, if that is known.
+    #[cfg(test)]
     pub(crate) fn outcome(&self) -> Option<Outcome> {
         self.lock().outcome.clone()
     }

@@ -157,7 +157,11 @@ impl DiffStorage {
             if kept {
                 spec.check_kept()?;
             }
-            volume::open(spec, first, false)
+            let volumes = volume::open(spec, first, false)?;
+            if kept {
+                spec.sync_name()?;
+            }
+            Ok(volumes)
         })
     }
 

@@ -1,5 +1,7 @@
 //! What diff storage is asked for, and what may not be asked for.
 
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use bowline_block::{ByteRange, Error, ErrorKind, Result};
@@ -121,6 +123,20 @@ impl StoreSpec {
             return Err(Error::new(ErrorKind::Invalid, why).op("extend diff storage").hint(hint));
         }
         self.check_origin(device, source)
+    }
+
+    /// A file that was made has to be found again after a power cut.
+    pub(crate) fn sync_name(&self) -> Result<()> {
+        let StoreKind::File(path) = &self.kind else { return Ok(()) };
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = folder.unwrap_or_else(|| Path::new("."));
+        match File::open(folder).and_then(|folder| folder.sync_all()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(Error::from_io(format!("cannot sync folder {}", folder.display()), error))
+            }
+            // Not there: the storage is on another medium than this says.
+            _ => Ok(()),
+        }
     }
 
     /// As a journal keeps it.

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use bowline_block::*;
 use bowline_device::Device;
@@ -21,9 +21,31 @@ pub(crate) const SIZE: u64 = 40 * G + 1536;
 #[derive(Clone)]
 pub(crate) struct Noted {
     pub(crate) held: HeldSnapshot,
+    /// What its image holds, image writes included.
     pub(crate) image: Vec<u8>,
     from: u64,
     until: Option<u64>,
+    /// Moment, place and byte of each image write.
+    written: Vec<(u64, ByteRange, u8)>,
+    /// What was durable of the image from a moment on, and how many of the writes that covers.
+    saved: Vec<(u64, Vec<u8>, usize)>,
+}
+
+impl Noted {
+    /// Whether the image may be this after a cut at that moment.
+    fn check(&self, found: &[u8], moment: u64) -> std::result::Result<(), String> {
+        let (_, saved, covered) = self.saved.iter().rev().find(|(acked, ..)| *acked <= moment).unwrap();
+        let later: Vec<_> = self.written[*covered..].iter().filter(|(begun, ..)| *begun <= moment).collect();
+        for (at, &byte) in found.iter().enumerate() {
+            let may_be = |(_, range, new): &&(u64, ByteRange, u8)| {
+                *new == byte && (range.start()..range.end()).contains(&(at as u64))
+            };
+            if byte != saved[at] && !later.iter().any(|one| may_be(one)) {
+                return Err(format!("has {byte} at {at}, not {}", saved[at]));
+            }
+        }
+        Ok(())
+    }
 }
 
 struct Flushed {
@@ -49,6 +71,9 @@ pub(crate) struct World {
     taken: u32,
     damage: Option<Damage>,
     pub(crate) no_hold: bool,
+    pub(crate) limits: Limits,
+    /// Whether snapshots may come back failed, since something failed.
+    pub(crate) may_fail: bool,
 }
 
 /// Storage in a file of the folder.
@@ -114,6 +139,8 @@ impl World {
             taken: 0,
             damage: None,
             no_hold: false,
+            limits: limits(),
+            may_fail: false,
         }
     }
 
@@ -158,7 +185,7 @@ impl World {
         std::thread::scope(|scope| {
             for range in &ranges {
                 scope.spawn(move || {
-                    put(device, Op::Write, range.start(), &vec![byte; 3 * G as usize]).unwrap()
+                    put(device, Op::Write, range.start(), &vec![byte; 3 * G as usize]).unwrap();
                 });
             }
         });
@@ -186,7 +213,7 @@ impl World {
         let snapshot = if persistent {
             let storage = store_in(&self.folder, &spec(&name), true).unwrap();
             let folder: Arc<dyn Folder> = Arc::new(self.folder.clone());
-            match take_persistent(&name, &origin, &storage, Arc::new(NoEvents), limits(), &folder) {
+            match take_persistent(&name, &origin, &storage, Arc::new(NoEvents), self.limits, &folder) {
                 Ok(snapshot) => snapshot,
                 // Only where failures are planned.
                 Err(_) => return,
@@ -209,7 +236,9 @@ impl World {
                 devices: vec![device],
                 failed: None,
             };
-            self.noted.push(Noted { held, image, from: self.power.now(), until: None });
+            let from = self.power.now();
+            let saved = vec![(0, image.clone(), 0)];
+            self.noted.push(Noted { held, image, from, until: None, written: Vec::new(), saved });
         }
         self.snapshots.push(snapshot);
     }
@@ -225,19 +254,42 @@ impl World {
         snapshot.remove(FREEZE).unwrap();
     }
 
+    /// Writes to an image, or flushes one.
+    pub(crate) fn use_image(&mut self) {
+        let which = self.rng.index(self.snapshots.len());
+        let Some(snapshot) = self.snapshots.get(which).filter(|one| one.is_persistent()) else { return };
+        let image = snapshot.devices()[0].image().clone();
+        let id = snapshot.id();
+        let (range, byte) = (self.span(), self.rng.below(3) as u8 * 100);
+        let Some(noted) = self.noted.iter_mut().find(|one| one.held.id == id) else { return };
+        if self.rng.once_in(3) {
+            let (contents, covered) = (noted.image.clone(), noted.written.len());
+            if block_on(image.submit(Io::bare(Request::flush()))).result.is_ok() {
+                noted.saved.push((self.power.now(), contents, covered));
+            }
+            return;
+        }
+        let op = if byte == 0 { Op::Discard } else { Op::Write };
+        noted.written.push((self.power.now(), range, byte));
+        if block_on(perform(&*image, op, range, &vec![byte; range.len() as usize])).is_ok() {
+            noted.image[range.start() as usize..range.end() as usize].fill(byte);
+        }
+    }
+
     pub(crate) fn live(&mut self, steps: u64) {
         for _ in 0..6 {
             self.write();
         }
         self.take(true);
         for _ in 0..steps {
-            match self.rng.below(16) {
+            match self.rng.below(18) {
                 0 => self.take(true),
                 1 => self.take(false),
                 2 => self.remove(),
                 3 => self.flush(),
                 4 | 5 => self.clear(),
                 6 => self.burst(),
+                7..=9 => self.use_image(),
                 _ => self.write(),
             }
         }
@@ -268,14 +320,14 @@ impl World {
             for (noted, snapshot) in noted.iter().zip(&snapshots) {
                 let name = &noted.held.name;
                 if let SnapshotState::Failed { reason } = snapshot.state() {
+                    if self.may_fail {
+                        continue;
+                    }
                     return Err(format!("I2: {name} {when}: {reason}"));
                 }
                 let found = read(image(snapshot), ByteRange::new(0, SIZE))
                     .map_err(|error| format!("I2: {name} {when}: {error}"))?;
-                if let Some(at) = found.iter().zip(&noted.image).position(|(one, other)| one != other) {
-                    let (found, wanted) = (found[at], noted.image[at]);
-                    return Err(format!("I2: {name} {when} has {found} at {at}, not {wanted}"));
-                }
+                noted.check(&found, moment).map_err(|why| format!("I2: {name} {when} {why}"))?;
             }
             Ok(())
         };
@@ -319,10 +371,5 @@ impl World {
                 .map_err(|why| format!("killed at {moment}: {why}"))?;
         }
         Ok(self.power.now() - from)
-    }
-
-    /// A moment's peace, for threads that are behind.
-    pub(crate) fn rest() {
-        std::thread::sleep(Duration::from_millis(5));
     }
 }

@@ -234,7 +234,7 @@ impl World {
         self.promises.push(Promise { image, epoch, block, number: Some(number), begun, acked: None });
         let at = self.free.pop().unwrap();
         let bytes = contents(number);
-        let slots = Slots::of(epoch, block, at, &bytes);
+        let slots = Slots { epoch, first: block, at, crcs: vec![crc(&bytes)] };
         let record = if image { Record::ImageWritten(slots) } else { Record::Copied(slots) };
         let source = Arc::new(Bytes(bytes));
         let write = Write { vault: self.vault.clone(), at: offset(at), source, window: 0..BLOCK };
