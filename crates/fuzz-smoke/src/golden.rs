@@ -31,6 +31,7 @@ fn all() -> Vec<Golden> {
         api(),
         journals(),
         tracker(),
+        rollback(),
     ]
     .concat()
 }
@@ -308,6 +309,18 @@ fn tracker() -> Vec<Golden> {
     let input =
         |(which, name, content): (u8, _, Vec<u8>)| ("tracker_files", name, bytes(&[&[which], &content]));
     samples.into_iter().map(input).collect()
+}
+
+fn rollback() -> Vec<Golden> {
+    let whole = bowline_filter::fuzz_entry::rollback_log_sample();
+    let mut mended = whole.clone();
+    // A record for another granule, whose checksum is put right by the target.
+    if let (Some(first), Some(granule)) = (mended.first_mut(), whole.len().checked_sub(16)) {
+        *first = 1;
+        mended.truncate(whole.len());
+        mended.get_mut(granule..granule + 1).into_iter().for_each(|byte| byte.fill(3));
+    }
+    vec![("rollback_log", "whole", whole), ("rollback_log", "mended", mended)]
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ pub(crate) fn all() -> &'static [FuzzTarget] {
         FuzzTarget { name: "api_request", entry: api::api_request },
         FuzzTarget { name: "snapshot_journal", entry: filter::snapshot_journal },
         FuzzTarget { name: "tracker_files", entry: track::tracker_files },
+        FuzzTarget { name: "rollback_log", entry: filter::rollback_log },
     ]
 }
 

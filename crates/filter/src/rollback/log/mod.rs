@@ -11,6 +11,7 @@
 //! nothing more is recorded, and nothing is cleared or confirmed.
 
 mod format;
+pub(crate) mod fuzz;
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
