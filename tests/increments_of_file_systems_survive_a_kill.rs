@@ -7,7 +7,7 @@ mod common;
 use std::time::Duration;
 
 use common::cage::caged;
-use common::changes::{extents, total, verifier_notices, verify};
+use common::changes::{Extent, extents, total, verifier_notices, verify};
 use common::filesystem::{Attached, Kind};
 use common::load::{Journal, Load, Progress, check_database, database_in};
 use common::{Daemon, Start, tool};
@@ -23,7 +23,7 @@ struct Since {
 }
 
 /// Takes a snapshot, reads its image, and removes it.
-fn back_up(daemon: &Daemon, name: &str, since: Option<&Since>) -> (Vec<u8>, Since, Option<Vec<(u64, u64)>>) {
+fn back_up(daemon: &Daemon, name: &str, since: Option<&Since>) -> (Vec<u8>, Since, Option<Vec<Extent>>) {
     let taken = daemon.json(&["snapshot", "take", "disk", "--name", name]);
     let device = &taken["devices"][0];
     let now = Since {

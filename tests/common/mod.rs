@@ -18,6 +18,7 @@ pub(crate) mod model;
 pub(crate) mod nbd;
 pub(crate) mod oracle;
 pub(crate) mod prefix;
+pub(crate) mod scene;
 pub(crate) mod tools;
 pub(crate) mod writer;
 
