@@ -14,6 +14,7 @@ use rustls::ServerConfig;
 use crate::error::{failed, failed_io};
 use crate::events::EventLog;
 use crate::options::ListenAddr;
+use crate::snapshot::SnapshotEntry;
 use crate::state::{Hidden, StateFolder, Stored};
 use crate::tables::Tables;
 
@@ -194,11 +195,14 @@ impl Daemon {
             })
             .chain(tables.hidden_later.clone())
             .collect();
-        let plain_snapshots = tables.snapshots.iter().map(|snapshot| snapshot.name.clone()).collect();
+        let plain = tables.snapshots.iter().filter(|snapshot| !snapshot.is_persistent());
+        let plain_snapshots = plain.map(|snapshot| snapshot.name.clone()).collect();
+        let persistent_snapshots = tables.snapshots.iter().filter_map(SnapshotEntry::document).collect();
         let tracker_sessions = tables.tracker_sessions();
         drop(tables);
         let events_reserved = self.events.reserve();
         Stored {
+            persistent_snapshots,
             devices,
             exports,
             hidden,

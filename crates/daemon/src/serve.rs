@@ -85,11 +85,13 @@ fn bring_up(daemon: &Arc<Daemon>, options: &ServeOptions) -> Result<(), ApiError
     };
     reserve_events(daemon, &stored)?;
     *daemon.kept() = Kept::Loaded(stored.clone());
-    let Stored { devices, exports, hidden, plain_snapshots, tracker_sessions, .. } = stored;
+    let Stored { devices, exports, hidden, plain_snapshots, persistent_snapshots, tracker_sessions, .. } =
+        stored;
     daemon.write().sessions = tracker_sessions;
     bring_back_devices(daemon, devices);
     let disks: Vec<String> =
         options.disks.iter().map(|disk| add_disk(daemon, disk)).collect::<Result<_, _>>()?;
+    daemon.bring_back_snapshots(persistent_snapshots)?;
     daemon.write().hidden_later = hidden;
     daemon.listener_at(None)?;
     bring_back_exports(daemon, exports);

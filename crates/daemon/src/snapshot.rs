@@ -1,6 +1,7 @@
 //! `bowline snapshot`: take, list, show, remove, extend.
 
 mod entry;
+pub(crate) mod kept;
 mod origin;
 mod storage;
 mod teller;
@@ -20,6 +21,7 @@ use bowline_kernel::freeze::try_thaw_all;
 use crate::daemon::{Daemon, FREEZE_LIMIT};
 use crate::error::failed;
 use crate::export::stop_all;
+use crate::state::KeptSnapshot;
 use crate::tables::{DeviceEntry, Tables};
 
 pub(crate) use entry::SnapshotEntry;
@@ -27,10 +29,21 @@ pub(crate) use origin::OriginState;
 use storage::spec_of;
 use teller::Teller;
 
+/// A snapshot on its way to be taken.
+struct Taking<'a> {
+    name: &'a str,
+    request: &'a SnapshotTake,
+    origins: &'a [DeviceEntry],
+    /// For each of these, where the storage lies on it.
+    excluded: &'a [Vec<bowline_block::ByteRange>],
+    storage: &'a Arc<cow::DiffStorage>,
+    /// Where it is recorded, if it is to outlive the daemon.
+    journals: Option<Arc<dyn bowline_state::Folder>>,
+}
+
 impl Daemon {
     pub(crate) fn snapshot_take(&self, request: &SnapshotTake) -> Result<Snapshot, ApiError> {
         request.check()?;
-        crate::unwired::check_take(request)?;
         let _turn = self.change();
         let name = self.snapshot_name(request.name.as_deref())?;
         let what = format!("take snapshot {name}");
@@ -38,10 +51,18 @@ impl Daemon {
         let spec = spec_of(&request.store, request.limit, request.step)?;
         let excluded = self.check_storage(&what, &spec, &origins)?;
         self.check_ancestors(&what, &spec, &origins)?;
+        let journals = self.journals_for(&what, request, &origins)?;
         let storage = cow::DiffStorage::open(spec).map_err(|error| failed(&what, &error))?;
         let own = || origins.iter().zip(&excluded).filter(|(_, ranges)| !ranges.is_empty());
         own().for_each(|(entry, ranges)| self.exclude_from_tracking(entry, ranges));
-        let taken = self.take_clean(&name, request, &origins, &excluded, &storage);
+        let taken = self.take_clean(&Taking {
+            name: &name,
+            request,
+            origins: &origins,
+            excluded: &excluded,
+            storage: &storage,
+            journals,
+        });
         let entry =
             taken.inspect_err(|_| own().for_each(|(entry, _)| self.exclude_from_tracking(entry, &[])));
         let entry = entry?;
@@ -55,26 +76,27 @@ impl Daemon {
     }
 
     /// The instant, with the file systems on the devices at rest where that was asked for.
-    fn take_clean(
-        &self,
-        name: &str,
-        request: &SnapshotTake,
-        origins: &[DeviceEntry],
-        excluded: &[Vec<bowline_block::ByteRange>],
-        storage: &Arc<cow::DiffStorage>,
-    ) -> Result<SnapshotEntry, ApiError> {
+    fn take_clean(&self, taking: &Taking<'_>) -> Result<SnapshotEntry, ApiError> {
+        let Taking { name, request, origins, .. } = taking;
         if !request.freeze {
-            return self.take_frozen(name, request, origins, excluded, storage);
+            return self.take_frozen(taking);
         }
         let what = format!("take snapshot {name}");
         let limit = Duration::from_millis(request.freeze_timeout_ms.unwrap_or(FREEZE_TIMEOUT_MS_DEFAULT));
         let frozen = self.freeze_mounts(&what, origins, limit)?;
-        let paths = frozen.iter().map(|one| one.mount_point().to_string_lossy().into_owned()).collect();
-        let taken = self.take_frozen(name, request, origins, excluded, storage);
+        let paths: Vec<String> =
+            frozen.iter().map(|one| one.mount_point().to_string_lossy().into_owned()).collect();
+        let taken = self.take_frozen(taking);
         let thawed = try_thaw_all(frozen);
         let entry = taken?;
         match thawed {
-            Ok(()) => Ok(SnapshotEntry { frozen: paths, ..entry }),
+            Ok(()) => {
+                let kept = entry.kept.map(|kept| entry::Kept {
+                    document: KeptSnapshot { frozen: paths.clone(), ..kept.document },
+                    ..kept
+                });
+                Ok(SnapshotEntry { frozen: paths, kept, ..entry })
+            }
             Err(error) => {
                 // They were not at rest all the time: it is not what was asked for.
                 let removed = entry.taken.remove(FREEZE_LIMIT);
@@ -87,33 +109,33 @@ impl Daemon {
     }
 
     /// The instant itself.
-    fn take_frozen(
-        &self,
-        name: &str,
-        request: &SnapshotTake,
-        origins: &[DeviceEntry],
-        excluded: &[Vec<bowline_block::ByteRange>],
-        storage: &Arc<cow::DiffStorage>,
-    ) -> Result<SnapshotEntry, ApiError> {
+    fn take_frozen(&self, taking: &Taking<'_>) -> Result<SnapshotEntry, ApiError> {
+        let Taking { name, request, origins, excluded, storage, journals } = taking;
         let hold = (request.on_full == OnFull::Hold)
             .then(|| request.hold_timeout_ms.map_or(cow::HOLD_TIMEOUT_DEFAULT, Duration::from_millis));
         let on_full = hold.map_or(cow::OnFull::Drop, |timeout| cow::OnFull::Hold { timeout });
         let limits = cow::Limits { freeze: FREEZE_LIMIT, on_full, ..cow::Limits::default() };
         let teller = Arc::new(Teller(self.events.clone()));
-        let each = origins.iter().zip(excluded).map(|(entry, excluded)| cow::Origin {
+        let each = origins.iter().zip(*excluded).map(|(entry, excluded)| cow::Origin {
             device: entry.device.clone(),
             history: entry.origin.history(),
             tracker: entry.origin.tracker(),
             excluded: excluded.clone(),
         });
         let each: Vec<_> = each.collect();
-        let taken = cow::take(name, &each, storage, teller, limits)
-            .map_err(|error| failed(format_args!("take snapshot {name}"), &error))?;
+        let taken = match journals {
+            None => cow::take(name, &each, storage, teller, limits),
+            Some(journals) => cow::take_persistent(name, &each, storage, teller, limits, journals),
+        };
+        let taken = taken.map_err(|error| failed(format_args!("take snapshot {name}"), &error))?;
         for (entry, device) in origins.iter().zip(taken.devices()) {
             entry.origin.keep(Some(device.history().clone()));
         }
         Ok(SnapshotEntry {
-            name: name.to_owned(),
+            name: (*name).to_owned(),
+            kept: journals
+                .as_ref()
+                .map(|_| entry::Kept { document: kept::document_of(&taken, excluded, hold), is_whole: true }),
             taken: Arc::new(taken),
             removing: false,
             hold_timeout_ms: hold.map(|hold| u64::try_from(hold.as_millis()).unwrap_or(u64::MAX)),
@@ -208,8 +230,13 @@ impl Daemon {
     /// listed, and removing it can be tried again.
     pub(crate) fn remove_snapshot(&self, name: &str) -> Result<(), ApiError> {
         let what = format!("remove snapshot {name}");
-        let taken = self.read().snapshot(name)?.taken.clone();
+        let entry = self.read().snapshot(name)?.clone();
+        let taken = entry.taken.clone();
         self.mark_removing(name);
+        if entry.is_persistent() {
+            // The document first: what it does not name any more does not come back.
+            self.save(format_args!("snapshot {name} is being removed"))?;
+        }
         for device in taken.devices() {
             self.take_out_image(&bowline_api::names::image(name, device.origin().name()))?;
         }

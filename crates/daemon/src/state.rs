@@ -9,7 +9,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use bowline_api::{ApiError, DeviceAdd, ErrorKind, ExportAdd, ListenAddr, Uuid};
+use bowline_api::{ApiError, DeviceAdd, ErrorKind, ExportAdd, Extent, ListenAddr, Timestamp, Uuid};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +38,9 @@ pub(crate) struct Stored {
     /// Snapshots that do not outlive the daemon: named so that their end can be told.
     #[serde(default)]
     pub(crate) plain_snapshots: Vec<String>,
+    /// Snapshots that outlive the daemon, oldest first.
+    #[serde(default)]
+    pub(crate) persistent_snapshots: Vec<KeptSnapshot>,
     /// The session of each device's tracker: its files are believed if they are of that one.
     #[serde(default)]
     pub(crate) tracker_sessions: BTreeMap<String, Uuid>,
@@ -136,4 +139,37 @@ impl StateFolder {
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// A persistent snapshot. What it consists of is in the journals of its devices.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct KeptSnapshot {
+    pub(crate) name: String,
+    pub(crate) id: Uuid,
+    pub(crate) taken_at: Timestamp,
+    pub(crate) frozen_us: u64,
+    /// How long writers wait for a full store; none: they do not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) hold_timeout_ms: Option<u64>,
+    /// Mount points of what was frozen for the take.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) frozen: Vec<String>,
+    pub(crate) devices: Vec<KeptDevice>,
+    /// Why it failed, if it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) failed: Option<String>,
+}
+
+/// A device of a persistent snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct KeptDevice {
+    pub(crate) name: String,
+    /// The epoch of its tracker that the take closed, and the generation that is of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) generation: Option<Uuid>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) epoch: Option<u64>,
+    /// Where the diff storage lies on the device itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) excluded: Vec<Extent>,
 }

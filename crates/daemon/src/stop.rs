@@ -19,6 +19,7 @@ use crate::daemon::{Daemon, Kept};
 use crate::error::failed_io;
 use crate::export::DRAIN;
 use crate::state::Stored;
+use crate::tables::Tables;
 
 /// Verbs that run or wait for their turn at once. Followers of events wait on threads of their own.
 const VERBS_MAX: usize = 16;
@@ -144,12 +145,17 @@ fn stop(daemon: &Daemon, hurry: &AtomicBool) -> Result<(), ApiError> {
     for server in servers {
         server.stop_or_hurry(DRAIN, &|| hurry.load(Ordering::SeqCst));
     }
-    let snapshots: Vec<String> =
-        daemon.read().snapshots.iter().map(|snapshot| snapshot.name.clone()).collect();
+    let plain = |tables: &Tables| -> Vec<String> {
+        let plain = tables.snapshots.iter().filter(|snapshot| !snapshot.is_persistent());
+        plain.map(|snapshot| snapshot.name.clone()).collect()
+    };
+    let snapshots = plain(&daemon.read());
     for snapshot in snapshots {
         result = result.and(daemon.remove_snapshot(&snapshot));
     }
-    let devices: Vec<String> = daemon.read().devices.keys().cloned().collect();
+    // Images end with their devices.
+    let devices: Vec<String> =
+        daemon.read().devices.keys().filter(|name| !name.contains('/')).cloned().collect();
     for name in devices {
         result = result.and(end(daemon, &name, &mut kept));
     }
@@ -163,7 +169,10 @@ fn stop(daemon: &Daemon, hurry: &AtomicBool) -> Result<(), ApiError> {
 /// next start takes it for a crash.
 fn end(daemon: &Daemon, name: &str, kept: &mut Option<Stored>) -> Result<(), ApiError> {
     let entry = daemon.read().device(name)?.clone();
+    let images = daemon.end_images_of(name);
     let flushed = if entry.read_only { Ok(()) } else { daemon.flush(&entry.device) };
+    let flushed = images.and(flushed);
+    let flushed = flushed.and_then(|()| daemon.suspend_snapshots(&entry));
     if flushed.is_ok()
         && let Some((name, session)) = daemon.save_tracker(&entry)
         && let Some(kept) = kept

@@ -7,6 +7,8 @@ use bowline_api::{
 };
 use bowline_filter::cow;
 
+use crate::state::KeptSnapshot;
+
 /// A snapshot with the names the daemon knows it by.
 #[derive(Clone)]
 pub(crate) struct SnapshotEntry {
@@ -17,6 +19,17 @@ pub(crate) struct SnapshotEntry {
     pub(crate) hold_timeout_ms: Option<u64>,
     /// Mount points of what was frozen for the take.
     pub(crate) frozen: Vec<String>,
+    /// If it outlives the daemon.
+    pub(crate) kept: Option<Kept>,
+}
+
+/// A persistent snapshot, as the state document has it.
+#[derive(Clone)]
+pub(crate) struct Kept {
+    pub(crate) document: KeptSnapshot,
+    /// Whether all of its devices are there. Those that are not may be again at the next start: that they are missing
+    /// is no failure to be kept.
+    pub(crate) is_whole: bool,
 }
 
 impl SnapshotEntry {
@@ -28,6 +41,21 @@ impl SnapshotEntry {
     /// Blocks of 4 KiB that were preserved for it.
     pub(crate) fn preserved_blocks(&self) -> u64 {
         self.taken.devices().iter().map(|device| device.stats().blocks).sum()
+    }
+
+    /// Whether it outlives the daemon.
+    pub(crate) fn is_persistent(&self) -> bool {
+        self.kept.is_some()
+    }
+
+    /// What the state document is to have of it.
+    pub(crate) fn document(&self) -> Option<KeptSnapshot> {
+        let Kept { document, is_whole } = self.kept.as_ref().filter(|_| !self.removing)?;
+        let failed = match self.taken.state() {
+            cow::SnapshotState::Failed { reason } if *is_whole => Some(reason),
+            _ => document.failed.clone(),
+        };
+        Some(KeptSnapshot { failed, ..document.clone() })
     }
 
     pub(crate) fn describe(&self) -> Snapshot {
@@ -43,13 +71,16 @@ impl SnapshotEntry {
             name: self.name.clone(),
             id: taken.id(),
             taken_at: Timestamp::from_system(taken.taken_at()),
-            frozen_us: u64::try_from(taken.frozen_for().as_micros()).unwrap_or(u64::MAX),
+            frozen_us: match &self.kept {
+                Some(kept) => kept.document.frozen_us,
+                None => u64::try_from(taken.frozen_for().as_micros()).unwrap_or(u64::MAX),
+            },
             devices: taken.devices().iter().map(|device| self.describe_device(device)).collect(),
             state,
             reason,
             on_full: if self.hold_timeout_ms.is_some() { OnFull::Hold } else { OnFull::Drop },
             hold_timeout_ms: self.hold_timeout_ms,
-            persistent: false,
+            persistent: self.is_persistent(),
             store: SnapshotStore {
                 kind: kind_of(&storage.spec().kind),
                 used: storage.used(),

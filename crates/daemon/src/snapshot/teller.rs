@@ -68,6 +68,8 @@ impl cow::SnapshotEvents for Teller {
         }
         let event = with_errno(event, failure.cause);
         event.number("used", failure.used).number("limit", failure.limit).post();
+        // A persistent one must not come back as good.
+        self.0.wish_saved();
     }
 
     fn device_gone(&self, snapshot: &str, device: &str, cause: Option<cow::Cause>) {

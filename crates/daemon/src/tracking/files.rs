@@ -102,6 +102,17 @@ impl Daemon {
         }
     }
 
+    /// The same in bytes that can be kept and compared. Without what counts from the last boot, so that another boot
+    /// is no change; and without the time of a change of name or owner.
+    pub(crate) fn fingerprint_bytes(&self, entry: &DeviceEntry) -> bowline_block::Result<Vec<u8>> {
+        let Fingerprint { size, traces, samples_crc } = self.fingerprint(entry)?;
+        let modified = match traces {
+            Traces::Times { modified_ns, .. } => format!(", modified at {modified_ns} ns"),
+            Traces::Written { .. } | Traces::None => String::new(),
+        };
+        Ok(format!("{size} bytes, samples {samples_crc:08x}{modified}").into_bytes())
+    }
+
     fn read_sample(
         &self,
         entry: &DeviceEntry,
