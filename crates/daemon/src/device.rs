@@ -178,7 +178,7 @@ impl Daemon {
                 .collect(),
             exports: self.describe_exports(tables, Some(name)),
             tracking: entry.origin.tracking(),
-            rollback: None,
+            rollback: tables.rollbacks.get(name).map(|entry| entry.describe(name)),
             io: IoCounters {
                 reads: stats.reads,
                 writes: stats.writes,
@@ -200,11 +200,13 @@ impl Daemon {
             return self.save(format_args!("device {name} is forgotten"));
         }
         let snapshots = self.may_remove(name, force)?;
+        self.is_not_rolling_back(&format!("remove device {name}"), name)?;
         for snapshot in snapshots {
             self.remove_snapshot(&snapshot)?;
         }
         self.take_out_device(name)?;
         self.forget_tracker(name);
+        self.write().rollbacks.remove(name);
         self.events.draft(EventKind::DeviceRemoved, format!("device {name} was removed")).device(name).post();
         self.save(format_args!("device {name} is removed"))
     }
@@ -301,6 +303,7 @@ impl Daemon {
     ) -> Result<bowline_api::Device, ApiError> {
         let _turn = self.change();
         let what = format!("resize device {name}");
+        self.is_not_rolling_back(&what, name)?;
         let entry = self.may_resize(name, size, force)?;
         bowline_api::device::check_size(
             &what,

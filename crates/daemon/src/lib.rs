@@ -27,6 +27,7 @@ mod export;
 mod keeper;
 mod metrics;
 mod mounts;
+mod rollback;
 mod serve;
 mod snapshot;
 mod socket;
@@ -36,7 +37,6 @@ mod stop;
 mod tables;
 mod tls;
 mod tracking;
-mod unwired;
 
 pub use bowline_api::ApiError as Error;
 pub use options::{EngineChoice, ListenAddr, LogLevel, ServeOptions, TlsFiles};

@@ -92,6 +92,7 @@ fn bring_up(daemon: &Arc<Daemon>, options: &ServeOptions) -> Result<(), ApiError
     let disks: Vec<String> =
         options.disks.iter().map(|disk| add_disk(daemon, disk)).collect::<Result<_, _>>()?;
     daemon.bring_back_snapshots(persistent_snapshots)?;
+    take_out_mixed(daemon);
     daemon.write().hidden_later = hidden;
     daemon.listener_at(None)?;
     bring_back_exports(daemon, exports);
@@ -132,6 +133,21 @@ fn bring_back_devices(daemon: &Daemon, devices: Vec<DeviceAdd>) {
         if let Err(error) = daemon.add_device(asked.clone()) {
             daemon.events.draft(EventKind::DeviceFailed, error.to_string()).device(&asked.name).post();
             daemon.write().absent.push(AbsentDevice { asked, reason: error.message });
+        }
+    }
+}
+
+/// Goes on with rollbacks; a device of which that cannot be done holds a part of before and a part of after, and must not be
+/// used.
+fn take_out_mixed(daemon: &Daemon) {
+    for (name, reason) in daemon.resume_rollbacks() {
+        let asked = daemon.read().devices.get(&name).and_then(|entry| entry.asked.clone());
+        if let Err(error) = daemon.end_device(&name) {
+            tracing::error!("{error}");
+        }
+        daemon.events.draft(EventKind::DeviceFailed, reason.clone()).device(&name).post();
+        if let Some(asked) = asked {
+            daemon.write().absent.push(AbsentDevice { asked, reason });
         }
     }
 }

@@ -66,7 +66,7 @@ impl Daemon {
         let entry =
             taken.inspect_err(|_| own().for_each(|(entry, _)| self.exclude_from_tracking(entry, &[])));
         let entry = entry?;
-        let snapshot = entry.describe();
+        let snapshot = entry.describe(&self.read());
         self.note_snapshot(entry);
         let message = format!("snapshot {name} of {} was taken", request.devices.join(", "));
         let event = self.events.draft(EventKind::SnapshotTaken, message).snapshot(&name);
@@ -213,11 +213,15 @@ impl Daemon {
     }
 
     pub(crate) fn snapshot_list(&self) -> Vec<Snapshot> {
-        self.read().snapshots.iter().map(SnapshotEntry::describe).collect()
+        {
+            let tables = self.read();
+            tables.snapshots.iter().map(|entry| entry.describe(&tables)).collect()
+        }
     }
 
     pub(crate) fn snapshot_show(&self, name: &str) -> Result<Snapshot, ApiError> {
-        Ok(self.read().snapshot(name)?.describe())
+        let tables = self.read();
+        Ok(tables.snapshot(name)?.describe(&tables))
     }
 
     pub(crate) fn snapshot_remove(&self, name: &str) -> Result<(), ApiError> {
@@ -232,6 +236,9 @@ impl Daemon {
         let what = format!("remove snapshot {name}");
         let entry = self.read().snapshot(name)?.clone();
         let taken = entry.taken.clone();
+        for part in taken.devices().iter().filter(|part| part.is_rolling_back()) {
+            self.is_not_rolling_back(&what, part.origin().name())?;
+        }
         self.mark_removing(name);
         if entry.is_persistent() {
             // The document first: what it does not name any more does not come back.

@@ -17,7 +17,7 @@ impl Daemon {
         let tables = self.read();
         let listen = tables.listeners.iter().map(listens_at).collect();
         let exports = self.describe_exports(&tables, None);
-        let snapshots: Vec<_> = tables.snapshots.iter().map(SnapshotEntry::describe).collect();
+        let snapshots: Vec<_> = tables.snapshots.iter().map(|entry| entry.describe(&tables)).collect();
         let limits = self.limits(&devices, &snapshots);
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -145,6 +145,7 @@ fn stop(daemon: &Daemon, hurry: &AtomicBool) -> Result<(), ApiError> {
     for server in servers {
         server.stop_or_hurry(DRAIN, &|| hurry.load(Ordering::SeqCst));
     }
+    result = result.and(daemon.end_rollbacks(&|| hurry.load(Ordering::SeqCst)));
     let plain = |tables: &Tables| -> Vec<String> {
         let plain = tables.snapshots.iter().filter(|snapshot| !snapshot.is_persistent());
         plain.map(|snapshot| snapshot.name.clone()).collect()

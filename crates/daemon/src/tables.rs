@@ -8,6 +8,7 @@ use bowline_device::Device;
 use bowline_export_nbd::NbdServer;
 use bowline_store::FileStore;
 
+use crate::rollback::RollbackEntry;
 use crate::snapshot::{OriginState, SnapshotEntry};
 use crate::state::Hidden;
 
@@ -60,6 +61,8 @@ pub(crate) struct AbsentDevice {
 pub(crate) struct Tables {
     pub(crate) devices: BTreeMap<String, DeviceEntry>,
     pub(crate) snapshots: Vec<SnapshotEntry>,
+    /// The last rollback of each device.
+    pub(crate) rollbacks: BTreeMap<String, RollbackEntry>,
     pub(crate) listeners: Vec<Listener>,
     pub(crate) exports: Vec<ExportEntry>,
     /// Devices of the state folder that could not be opened: kept for the next start.

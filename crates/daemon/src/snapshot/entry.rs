@@ -8,6 +8,7 @@ use bowline_api::{
 use bowline_filter::cow;
 
 use crate::state::KeptSnapshot;
+use crate::tables::Tables;
 
 /// A snapshot with the names the daemon knows it by.
 #[derive(Clone)]
@@ -58,7 +59,7 @@ impl SnapshotEntry {
         Some(KeptSnapshot { failed, ..document.clone() })
     }
 
-    pub(crate) fn describe(&self) -> Snapshot {
+    pub(crate) fn describe(&self, tables: &Tables) -> Snapshot {
         let taken = &self.taken;
         let (state, reason) = match taken.state() {
             _ if self.removing => (SnapshotState::Removing, None),
@@ -93,7 +94,12 @@ impl SnapshotEntry {
                 several => several.iter().map(|store| part_of(store, store.limit)).collect(),
             },
             frozen_file_systems: self.frozen.clone(),
-            rollback: Vec::new(),
+            rollback: tables
+                .rollbacks
+                .iter()
+                .filter(|(_, entry)| entry.id == taken.id())
+                .map(|(device, entry)| entry.describe(device))
+                .collect(),
         }
     }
 
