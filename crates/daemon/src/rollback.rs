@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use bowline_api::{
     ApiError, ErrorKind, EventKind, Rollback, RollbackState, Snapshot, SnapshotRollback, Uuid,
 };
+use bowline_block::Store;
 use bowline_filter::rollback::{self, RollbackOptions};
 use bowline_state::{Folder, RealFolder};
 
