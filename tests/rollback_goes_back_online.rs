@@ -21,7 +21,10 @@ fn daemon() -> Daemon {
 }
 
 fn write(daemon: &Daemon, seed: u64, offset: u64, bytes: u64) {
-    daemon.connect("disk").write(offset, &noise(seed, bytes)).unwrap();
+    let mut client = daemon.connect("disk");
+    for (at, piece) in (offset..).step_by(1 << 23).zip(noise(seed, bytes).chunks(1 << 23)) {
+        client.write(at, piece).unwrap();
+    }
 }
 
 fn rollback(daemon: &Daemon) -> Value {

@@ -11,7 +11,7 @@ use bowline_io::{EngineKind, Queues, QueuesConfig};
 
 use crate::daemon::{Daemon, NbdDefaults};
 use crate::events::EventLog;
-use crate::state::{Hidden, StateFolder, Stored};
+use crate::state::{Hidden, KeptDevice, KeptSnapshot, StateFolder, Stored};
 
 fn golden() -> Stored {
     let device = |name: &str, source: &str| DeviceAdd {
@@ -52,14 +52,39 @@ fn golden() -> Stored {
             },
         ],
         plain_snapshots: vec!["monday".to_owned()],
+        persistent_snapshots: vec![golden_snapshot()],
         tracker_sessions: BTreeMap::from([("disk.img".to_owned(), Uuid::from_u128(0x11))]),
         events_reserved: 65_540,
     }
 }
 
+fn golden_snapshot() -> KeptSnapshot {
+    KeptSnapshot {
+        name: "weekly".to_owned(),
+        id: Uuid::from_u128(0x22),
+        taken_at: bowline_api::Timestamp::from_unix_us(1_767_225_599_123_456),
+        frozen_us: 812,
+        hold_timeout_ms: Some(30_000),
+        frozen: vec!["/srv".to_owned()],
+        devices: vec![KeptDevice {
+            name: "disk.img".to_owned(),
+            generation: Some(Uuid::from_u128(0x33)),
+            epoch: Some(7),
+            excluded: vec![bowline_api::Extent { offset: 1 << 20, length: 1 << 30 }],
+        }],
+        failed: Some("diff storage is full".to_owned()),
+    }
+}
+
 /// What version 1 had.
 fn golden_v1() -> Stored {
-    let mut golden = Stored { version: 1, tracker_sessions: BTreeMap::new(), events_reserved: 0, ..golden() };
+    let mut golden = Stored {
+        version: 1,
+        persistent_snapshots: Vec::new(),
+        tracker_sessions: BTreeMap::new(),
+        events_reserved: 0,
+        ..golden()
+    };
     golden.devices.iter_mut().for_each(|device| device.track = false);
     golden
 }
