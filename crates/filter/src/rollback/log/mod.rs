@@ -11,6 +11,7 @@
 //! nothing more is recorded, and nothing is cleared or confirmed.
 
 mod format;
+#[cfg(not(feature = "shuttle"))]
 pub(crate) mod fuzz;
 
 use std::collections::VecDeque;

@@ -162,3 +162,40 @@ fn another_size_or_a_failed_snapshot_is_refused_with_the_reason() {
     assert!(device.filters().iter().all(|filter| filter.kind == "cow"), "nothing has changed");
     snapshot.remove(FREEZE).unwrap();
 }
+
+#[test]
+fn a_stopped_rollback_is_gone_on_with_from_its_log() {
+    let (store, device) = device(4, Pace::Later);
+    let snapshot = take_one("s", &device, None);
+    let other = take_one("t", &device, Some(&snapshot));
+    let mut want = store.contents();
+    overwrite(&device, 0, 2 * MIB, 7);
+    let folder = Arc::new(bowline_state::SimFolder::new());
+    let options = RollbackOptions { folder: Some(folder.clone()), ..options() };
+    assert!(Rollback::resume(&snapshot.devices()[0], &options).unwrap().is_none(), "there is no log");
+    let held = Held::new(&store);
+    let rollback = Rollback::begin(&snapshot.devices()[0], &options).unwrap();
+    assert!(rollback.status().restartable);
+    rollback.stop();
+    drop(held);
+    // Recorded also by a device whose rollback does not get on.
+    want[MIB as usize..][..8192].fill(9);
+    write(&*device, MIB, &[9; 8192]);
+    block_on(perform(&*device, Op::Flush, ByteRange::new(0, 0), &[])).unwrap();
+    let summary = check_log(&*folder).unwrap().unwrap();
+    assert!(summary.pending_bytes <= 2 * MIB - 8192 && summary.records >= 2, "{summary:?}");
+
+    // What a restart finds: the device without the filter.
+    let frozen = bowline_device::freeze_all(std::slice::from_ref(&device), FREEZE).unwrap();
+    let filter = device.filters().into_iter().find(|filter| filter.kind == "rollback").unwrap();
+    frozen[0].detach(filter.id).unwrap();
+    drop(frozen);
+    snapshot.devices()[0].history().forget_rollback();
+    let error = Rollback::resume(&other.devices()[0], &options).err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+    let rollback = Rollback::resume(&snapshot.devices()[0], &options).unwrap().unwrap();
+    assert_eq!(contents(&*device), want);
+    done(&rollback);
+    assert_eq!(store.contents(), want);
+    assert!(Rollback::resume(&snapshot.devices()[0], &options).unwrap().is_none());
+}
