@@ -31,6 +31,8 @@ struct Walk {
     name: String,
     /// Union of the sets and a walk over all extents, each time.
     milliseconds: Vec<f64>,
+    /// CPU time of the same.
+    cpu_milliseconds: Vec<f64>,
     /// Extents found.
     extents: u64,
     /// Bytes found.
@@ -74,7 +76,8 @@ fn judge(walk: &Walk) -> Result<Verdict> {
     let median = stats::median(&walk.milliseconds);
     let (least, most) = stats::spread(&walk.milliseconds);
     let measured = format!(
-        "{median:.1} ms ({least:.1}-{most:.1}), {} extents; tracker {:.1} MiB",
+        "{median:.1} ms ({least:.1}-{most:.1}; CPU {:.1} ms), {} extents; tracker {:.1} MiB",
+        stats::median(&walk.cpu_milliseconds),
         walk.extents,
         walk.memory_bytes as f64 / f64::from(1 << 20)
     );
@@ -143,7 +146,15 @@ mod tests {
 
     fn walk(milliseconds: f64, bytes: u64) -> Walk {
         let milliseconds = vec![milliseconds; 3];
-        Walk { name: "planted".to_owned(), milliseconds, extents: 7, bytes, memory_bytes: 1 << 20 }
+        let cpu_milliseconds = milliseconds.clone();
+        Walk {
+            name: "planted".to_owned(),
+            milliseconds,
+            cpu_milliseconds,
+            extents: 7,
+            bytes,
+            memory_bytes: 1 << 20,
+        }
     }
 
     #[test]

@@ -5,10 +5,11 @@ use std::error::Error;
 use std::fmt::Write;
 use std::hint::black_box;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bowline_block::ByteRange;
 use bowline_filter::track::{NoTrackEvents, Tracker};
+use rustix::time::{ClockId, clock_gettime};
 
 const SIZE: u64 = 16 << 40;
 const ONE_OF: u64 = 100;
@@ -43,9 +44,10 @@ fn question(name: &str, run_bytes: u64, epochs: u64, closed: bool) -> Result<Str
         }
     }
     let until = closed.then(|| since + epochs);
-    let (mut milliseconds, mut extents, mut bytes) = (Vec::new(), 0, 0);
+    let (mut milliseconds, mut cpu_milliseconds) = (Vec::new(), Vec::new());
+    let (mut extents, mut bytes) = (0, 0);
     for _ in 0..REPEATS {
-        let started = Instant::now();
+        let (started, cpu_before) = (Instant::now(), cpu_time());
         let changed = tracker.changed(since, until)?;
         (extents, bytes) = (0_u64, 0);
         for range in changed.ranges(0) {
@@ -53,6 +55,7 @@ fn question(name: &str, run_bytes: u64, epochs: u64, closed: bool) -> Result<Str
             bytes += black_box(range).len();
         }
         milliseconds.push(started.elapsed().as_secs_f64() * 1e3);
+        cpu_milliseconds.push(cpu_time().saturating_sub(cpu_before).as_secs_f64() * 1e3);
         if bytes != changed.bytes() {
             return Err(format!("{name}: the walk found {bytes} bytes of {}", changed.bytes()).into());
         }
@@ -61,10 +64,16 @@ fn question(name: &str, run_bytes: u64, epochs: u64, closed: bool) -> Result<Str
     let mut text = String::new();
     write!(
         text,
-        "{{\"name\":{name:?},\"milliseconds\":{milliseconds:?},\"extents\":{extents},\"bytes\":{bytes},\
-         \"memory_bytes\":{memory_bytes}}}"
+        "{{\"name\":{name:?},\"milliseconds\":{milliseconds:?},\"cpu_milliseconds\":{cpu_milliseconds:?},\
+         \"extents\":{extents},\"bytes\":{bytes},\"memory_bytes\":{memory_bytes}}}"
     )?;
     Ok(text)
+}
+
+/// CPU time of this thread: what the question takes where nothing else runs.
+fn cpu_time() -> Duration {
+    let now = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::from_nanos(u64::try_from(now.tv_sec * 1_000_000_000 + now.tv_nsec).unwrap_or(0))
 }
 
 /// Places without a pattern (splitmix64).
