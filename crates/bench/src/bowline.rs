@@ -58,7 +58,12 @@ impl Daemon {
     /// Serves the given disks, with an empty state folder.
     pub fn start_with_state(bench: &Bench, disks: &[&Path]) -> Result<Self> {
         let folder = bench.empty_folder("state")?;
-        Self::start_with(bench, disks, &[Path::new("--state"), &folder])
+        Self::start_in(bench, disks, &folder)
+    }
+
+    /// Serves the given disks, with that state folder.
+    pub fn start_in(bench: &Bench, disks: &[&Path], folder: &Path) -> Result<Self> {
+        Self::start_with(bench, disks, &[Path::new("--state"), folder])
     }
 
     fn start_with(bench: &Bench, disks: &[&Path], options: &[&Path]) -> Result<Self> {

@@ -1,7 +1,7 @@
 //! `bowline-bench`: the benchmark table. `cargo xtask bench` builds and runs it.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
@@ -127,13 +127,14 @@ fn run(arguments: &Arguments) -> Result<bool> {
         arguments.rows.is_empty() || arguments.rows.iter().any(|part| key.contains(part.as_str()))
     };
     let mut verdicts = Vec::new();
+    let disk_folder = disk_folder(arguments, &bench);
     let mut on_disk = OnDisk::default();
     let mut row_documents = Vec::new();
     let takes_part = |row: &Row| chosen(row.key) && row.subjects.iter().any(|subject| wanted(*subject));
     for row in rows::all().into_iter().filter(takes_part) {
         let bench = match row.place {
             Place::Folder => &bench,
-            Place::Disk => on_disk.get(arguments, &bench)?,
+            Place::Disk => on_disk.get(&disk_folder, &bench)?,
         };
         let result = rounds::measure(bench, &row, plan, &missing, wanted);
         report::print_row(&result);
@@ -142,7 +143,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
         row_documents.push(report::row_json(&result));
     }
     if wanted(Subject::Bowline(Held::Nothing)) && !missing.contains_key("bowline") {
-        good &= own_measurements(&bench, plan, chosen, &mut verdicts);
+        good &= own_measurements(&bench, plan, &disk_folder, chosen, &mut verdicts);
     }
     report::print_verdicts(&verdicts);
     if let Some(path) = &arguments.json {
@@ -152,16 +153,20 @@ fn run(arguments: &Arguments) -> Result<bool> {
     Ok(good)
 }
 
+/// A folder on a real disk: beside this program, unless told otherwise.
+fn disk_folder(arguments: &Arguments, bench: &Bench) -> PathBuf {
+    let own = || bench.own_program.parent().map(PathBuf::from).unwrap_or_default();
+    arguments.disk_dir.clone().unwrap_or_else(own)
+}
+
 /// The working folder on a real disk, made when the first row needs it.
 #[derive(Default)]
 struct OnDisk(Option<Bench>);
 
 impl OnDisk {
-    fn get(&mut self, arguments: &Arguments, bench: &Bench) -> Result<&Bench> {
+    fn get(&mut self, folder: &Path, bench: &Bench) -> Result<&Bench> {
         if self.0.is_none() {
-            let own = bench.own_program.parent().map(PathBuf::from);
-            let folder = arguments.disk_dir.clone().or(own).context("no folder for the disk")?;
-            let made = bench.elsewhere(&folder)?;
+            let made = bench.elsewhere(folder)?;
             println!("\nOn disk: {}", report::place(&made));
             self.0 = Some(made);
         }
@@ -226,6 +231,7 @@ fn verify_all(
 fn own_measurements(
     bench: &Bench,
     plan: Plan,
+    disk_folder: &Path,
     chosen: impl Fn(&str) -> bool,
     verdicts: &mut Vec<Verdict>,
 ) -> bool {
@@ -247,7 +253,7 @@ fn own_measurements(
         add("memory-tracked", tracked_memory::measure(bench));
     }
     if chosen("tracking") {
-        add("tracking", tracking::measure(bench, plan));
+        add("tracking", tracking::measure(bench, plan, disk_folder));
     }
     if chosen("changes") {
         add("changes", changes::measure(bench));

@@ -6,12 +6,15 @@
 //!   between them: A B B A, whose two sums a steady drift leaves equal. A *pair* is one such four.
 //! * The two files take turns in being the tracked one, so what one file is faster by cancels out. In a third leg
 //!   neither is tracked: what that shows is noise.
+//! * The state folder is on a real disk, where making an intent durable costs something; the devices are in memory,
+//!   where nothing hides what a write costs.
 //! * Both devices have had a take: in the first epoch nothing needs an intent. A slice in advance touches all regions,
 //!   so the epoch is in its steady state; another measurement begins an epoch before every slice.
 //! * The verdict comes from the median, with the interval that holds the true median in 95 of 100 runs. Where the target
 //!   lies within that interval, the verdict says so.
 
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -55,17 +58,17 @@ struct Ratios {
     durable: bool,
 }
 
-/// Measures and judges.
-pub fn measure(bench: &Bench, plan: Plan) -> Result<Vec<Verdict>> {
+/// Measures and judges. `disk` is a folder on a real disk.
+pub fn measure(bench: &Bench, plan: Plan, disk: &Path) -> Result<Vec<Verdict>> {
     for device in DEVICES {
         fs::copy(&bench.disk, bench.path(device)).context("cannot make a second disk")?;
     }
     let mut verdicts = Vec::new();
     let title = "tracking, 4 KiB random write, QD32";
-    let steady = run(bench, plan, Epochs::Steady)?;
+    let steady = run((bench, disk), plan, Epochs::Steady)?;
     verdicts.push(judge(format!("{title}: IOPS of a tracked device"), &steady));
     verdicts.push(cpu_figure(format!("{title}: server CPU per operation"), &steady));
-    let fresh = run(bench, plan, Epochs::Fresh)?;
+    let fresh = run((bench, disk), plan, Epochs::Fresh)?;
     let what =
         format!("{title}, a new epoch each {:.2} s: IOPS of a tracked device", slice(plan).as_secs_f64());
     verdicts.push(Verdict::figure(what, stats::median(&fresh.rate), describe(&fresh)));
@@ -118,11 +121,11 @@ fn slice(plan: Plan) -> Duration {
     Duration::from_secs_f64(plan.seconds / SLICES)
 }
 
-fn run(bench: &Bench, plan: Plan, epochs: Epochs) -> Result<Ratios> {
+fn run(places: (&Bench, &Path), plan: Plan, epochs: Epochs) -> Result<Ratios> {
     let mut ratios = Ratios { durable: true, ..Ratios::default() };
     for round in 0..plan.rounds {
         for tracked in [None, Some(0), Some(1)] {
-            leg(bench, plan, epochs, round, tracked, &mut ratios)
+            leg(places, plan, epochs, round, tracked, &mut ratios)
                 .with_context(|| format!("round {round}, device {tracked:?} tracked"))?;
         }
     }
@@ -131,14 +134,16 @@ fn run(bench: &Bench, plan: Plan, epochs: Epochs) -> Result<Ratios> {
 
 /// One daemon, of whose devices one is tracked, or none.
 fn leg(
-    bench: &Bench,
+    (bench, disk): (&Bench, &Path),
     plan: Plan,
     epochs: Epochs,
     round: u32,
     tracked: Option<usize>,
     ratios: &mut Ratios,
 ) -> Result<()> {
-    let daemon = Daemon::start_with_state(bench, &[])?;
+    let state =
+        tempfile::tempdir_in(disk).with_context(|| format!("cannot make a folder in {}", disk.display()))?;
+    let daemon = Daemon::start_in(bench, &[], state.path())?;
     for (index, name) in DEVICES.iter().enumerate() {
         let path = bench.path(name).display().to_string();
         let options: &[&str] = if tracked == Some(index) { &["--track"] } else { &[] };
