@@ -11,7 +11,7 @@
 //! nothing more is recorded, and nothing is cleared or confirmed.
 
 mod format;
-#[cfg(not(feature = "shuttle"))]
+#[cfg(any(test, feature = "fuzz"))]
 pub(crate) mod fuzz;
 
 use std::collections::VecDeque;
