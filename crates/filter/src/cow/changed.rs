@@ -47,6 +47,8 @@ impl SnapshotDevice {
     }
 
     fn position_in(&self, chain: &Chain) -> Result<usize> {
+        // One that came back failed was never in the chain.
+        self.still_counts()?;
         chain.position(self.epoch).ok_or_else(|| {
             let why = format!("snapshot {} was removed", self.image().snapshot.name);
             Error::new(ErrorKind::Gone, why).device(self.origin().name())

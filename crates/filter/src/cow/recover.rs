@@ -92,7 +92,10 @@ struct Read {
     index: Index,
     /// By epoch; empty where `wrong` says why.
     holdings: BTreeMap<u64, Holding>,
+    /// Why nothing comes back of it.
     wrong: Option<String>,
+    /// Whether that is not the journal's fault.
+    is_good: bool,
 }
 
 /// A store that was opened again.
@@ -122,6 +125,7 @@ pub fn recover(recovery: &Recovery<'_>) -> Result<Vec<Snapshot>> {
             Err(why) => journal.wrong = Some(why),
         }
         journal.wrong = journal.scan.failed.take().or_else(|| journal.wrong.take());
+        journal.is_good = journal.wrong.is_none();
         if let Some(found) = found {
             journal.wrong = journal.wrong.take().or_else(|| speaks_against(found, &journal.index));
         }
@@ -203,7 +207,14 @@ fn read_one(folder: &Arc<dyn Folder>, name: &str) -> Result<Option<Read>> {
     for record in records {
         index.add(record).map_err(|why| Error::new(ErrorKind::Corrupt, why))?;
     }
-    Ok(Some(Read { name: name.to_owned(), scan, index, holdings: BTreeMap::new(), wrong: None }))
+    Ok(Some(Read {
+        name: name.to_owned(),
+        scan,
+        index,
+        holdings: BTreeMap::new(),
+        wrong: None,
+        is_good: true,
+    }))
 }
 
 /// What a device itself says against its snapshots.
@@ -357,15 +368,22 @@ fn bring_back(
     let Some(found) = recovery.devices.iter().find(|one| one.device.name() == header.device) else {
         return Ok(None);
     };
-    if journal.wrong.is_some() {
+    let opened = Record::Opened { last_epoch: journal.index.last_epoch };
+    let removed = journal.index.dropped.iter().map(|&epoch| Record::Removed { epoch });
+    let mut records: Vec<Record> = std::iter::once(opened).chain(removed).collect();
+    if let Some(wrong) = &journal.wrong {
+        // The device is used from now on without anything being preserved: that must not be believed next time.
+        if journal.is_good {
+            let failed = |&epoch: &u64| Record::Failed { epoch, reason: wrong.clone() };
+            records.extend(journal.index.members.keys().map(failed));
+            Journal::resume(recovery.folder.clone(), &journal.name, &journal.scan, records)?;
+        }
         return Ok(None);
     }
     let device = &found.device;
     let history = History::again(header.generation, journal.index.last_epoch);
     history.set_origin(device.name());
     let slots = adopt(&history, journal, stores);
-    let mut records = vec![Record::Opened { last_epoch: journal.index.last_epoch }];
-    records.extend(journal.removed().map(|epoch| Record::Removed { epoch }));
     let keeper =
         Keeper::new(Journal::resume(recovery.folder.clone(), &journal.name, &journal.scan, records)?);
     for (&number, known) in &journal.index.stores {
@@ -511,13 +529,6 @@ fn snapshot(
     };
     let devices = held.devices.iter().filter_map(device).collect();
     Snapshot { taken_at: held.taken_at, frozen_for: Duration::ZERO, devices, shared }
-}
-
-impl Read {
-    /// Members that the document does not name any more.
-    fn removed(&self) -> impl Iterator<Item = u64> {
-        self.index.dropped.iter().copied()
-    }
 }
 
 impl History {

@@ -90,6 +90,14 @@ impl ImageStore {
         Now::Done(Ok(()))
     }
 
+    /// What was preserved is not what is there now: no promise can be kept.
+    fn if_damaged(&self, error: Error) -> Error {
+        if error.kind() == ErrorKind::Corrupt {
+            self.snapshot.fail(error.to_string());
+        }
+        error
+    }
+
     fn read_part_now(&self, part: &Part, data: &mut [u8]) -> Now {
         match part {
             Part::Zero(_) => {
@@ -97,7 +105,10 @@ impl ImageStore {
                 Now::Done(Ok(()))
             }
             Part::Preserved(bytes, slot) => match self.segment_of(*slot) {
-                Ok((segment, at)) => segment.read_now(at + bytes.start() % GRANULE_BYTES, data),
+                Ok((segment, at)) => match segment.read_now(at + bytes.start() % GRANULE_BYTES, data) {
+                    Now::Done(done) => Now::Done(done.map_err(|error| self.if_damaged(error))),
+                    Now::NotNow => Now::NotNow,
+                },
                 Err(error) => Now::Done(Err(error)),
             },
             Part::Origin(_) => Now::Done(Err(lost_bit())),
@@ -161,7 +172,7 @@ impl ImageStore {
         let limit = view.chain.hold_limit;
         let read = segment.read(at + bytes.start() % GRANULE_BYTES, data.len());
         match wait::bounded(limit, read).await {
-            Some(read) => copy_out(&read?, data),
+            Some(read) => copy_out(&read.map_err(|error| self.if_damaged(error))?, data),
             None => {
                 let why = format!("reading diff storage took longer than {limit:?}");
                 // What it promised cannot be had; a reader that is told so now must not find it healthy later.

@@ -32,6 +32,11 @@ pub(crate) struct Noted {
 }
 
 impl Noted {
+    /// A flush covers all that was written.
+    pub(crate) fn all_saved(&mut self) {
+        self.saved.push((0, self.image.clone(), self.written.len()));
+    }
+
     /// Whether the image may be this after a cut at that moment.
     fn check(&self, found: &[u8], moment: u64) -> std::result::Result<(), String> {
         let (_, saved, covered) = self.saved.iter().rev().find(|(acked, ..)| *acked <= moment).unwrap();
