@@ -1,6 +1,7 @@
 //! The verbs, one file each: its arguments, and what it does with them.
 
 mod changes;
+mod check;
 mod completions;
 mod device;
 mod events;
@@ -34,6 +35,8 @@ pub(crate) enum Verb {
     Snapshot(snapshot::SnapshotVerb),
     /// Tell what changed on a device
     Changes(changes::ChangesArgs),
+    /// Verify a state folder that no daemon uses
+    Check(check::CheckArgs),
     /// Print what happened, one JSON object a line
     Events(events::EventsArgs),
     /// Tell about the daemon: version, engine, limits and their use, devices, snapshots
@@ -51,6 +54,7 @@ impl Verb {
             Verb::Export(verb) => verb.run(global, output),
             Verb::Snapshot(verb) => verb.run(global, output),
             Verb::Changes(args) => args.run(global, output),
+            Verb::Check(args) => args.run(output),
             Verb::Events(args) => args.run(global, output),
             Verb::Status(args) => args.run(global, output),
             Verb::Completions(args) => args.run(output),

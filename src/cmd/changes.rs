@@ -6,6 +6,7 @@
 mod bytes;
 mod density;
 mod document;
+mod explain;
 mod map;
 mod picture;
 mod text;
@@ -31,6 +32,7 @@ use walk::{Sink, Totals, walk};
     after_help = "Examples:\n  bowline changes root --since nightly\n  \
                   bowline changes root --since nightly --map\n  \
                   bowline changes root --since nightly --png root.png\n  \
+                  bowline changes root --since nightly --explain --mount /mnt/root\n  \
                   bowline changes root --since 7 --until 9 --generation 6f2b0a52-94f5-4f3c-8a17-5d1f2b8d9c01\n  \
                   bowline changes root --since nightly --raw=bytes > root.changes"
 )]
@@ -58,6 +60,13 @@ pub(crate) struct ChangesArgs {
     /// For scripts: one `OFFSET LENGTH` a line, or bytes as docs/format/changes-raw.md has them [default: lines]
     #[arg(long, value_name = "FORM", num_args = 0..=1, require_equals = true, default_missing_value = "lines")]
     raw: Option<RawForm>,
+    /// Name the files that own what changed, by the ext2, ext3, ext4 or xfs that is mounted from the device, or from its
+    /// image at an end of the interval (that of --since names what was overwritten or deleted). Needs root
+    #[arg(long, conflicts_with_all = ["map", "png", "raw"])]
+    explain: bool,
+    /// Where that is mounted, on a block device that is the device or a partition of it [default: asks the daemon]
+    #[arg(long, value_name = "PATH", requires = "explain")]
+    mount: Option<PathBuf>,
     /// Begin with the extent that ends after this byte
     #[arg(long, value_name = "OFFSET")]
     offset: Option<ByteSize>,
@@ -120,6 +129,10 @@ impl ChangesArgs {
         let Self { since, until, generation, .. } = self;
         let params = ChangesParams { since, until, generation, offset, max_results: None };
         let client = global.client()?;
+        if self.explain {
+            let place = explain::place(&client, device, &params, self.mount.as_deref())?;
+            return explain::tell(client.changes_pages(device, params), &place, output);
+        }
         let pages = client.changes_pages(device, params);
         let mut picture = self.png.as_ref().map(|_| Density::for_picture());
         let (json, png_only) = (output.is_json(), self.png.is_some() && !self.map);

@@ -18,6 +18,7 @@ pub mod options;
 mod bitmaps;
 mod catalog;
 mod changes;
+pub mod check;
 mod control;
 mod daemon;
 mod device;

@@ -15,13 +15,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::failed_io;
 
-const FILE: &str = "state.json";
-const LOCK: &str = "lock";
-const VERSION: u32 = 2;
+pub(crate) const FILE: &str = "state.json";
+pub(crate) const LOCK: &str = "lock";
+pub(crate) const VERSION: u32 = 2;
 /// The oldest version that is read. What it lacks is empty.
-const VERSION_OLDEST: u32 = 1;
+pub(crate) const VERSION_OLDEST: u32 = 1;
 /// A state document beyond this is not ours.
-const BYTES_MAX: u64 = 64 << 20;
+pub(crate) const BYTES_MAX: u64 = 64 << 20;
 
 /// What is kept. The byte form is documented in `docs/format/state.md`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

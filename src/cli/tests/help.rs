@@ -74,6 +74,7 @@ fn the_help_offers_only_what_is_there() {
         "snapshot",
         "changes mark",
         "changes",
+        "check",
         "events",
         "status",
         "completions",

@@ -51,6 +51,8 @@ fn wrong_usage_exits_2() {
         (&["changes", "a", "--raw=bytes", "--json"], "choose one"),
         (&["changes", "a", "--map", "--raw"], "cannot be used with"),
         (&["changes", "a", "--map", "--json"], "choose one"),
+        (&["changes", "a", "--explain", "--map"], "cannot be used with"),
+        (&["changes", "a", "--mount", "/"], "--explain"),
         (&["events", "--since", "yesterday"], "invalid digit"),
         (&["completions", "tcsh"], "bash"),
         (&["serve", "--engine", "warp"], "uring or sync"),
@@ -104,6 +106,10 @@ fn a_refusal_of_the_daemon_exits_1_in_its_words() {
         (&["changes", "disk", "--offset", "65M"], "offset 68157440"),
         (&["changes", "mark", "disk", "0", "0"], "length 0"),
         (&["changes", "disk", "--generation", "x"], "not a UUID"),
+        (&["changes", "disk", "--explain"], "the file system at /mnt/disk"),
+        (&["changes", "disk", "--explain", "--mount", "/proc"], "is on no block device"),
+        (&["changes", "disk", "--explain", "--mount", "/proc/self"], "nothing is mounted there"),
+        (&["changes", "no-busy", "--explain"], "device mounts no-busy"),
         (&["export", "add", "no-already-exists", "--nbd"], "export add no-already-exists"),
     ] {
         refused(&daemon.ask(args), 1, part);

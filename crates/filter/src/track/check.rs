@@ -2,12 +2,15 @@
 
 use bowline_block::Result;
 use bowline_state::Folder;
+use uuid::Uuid;
 
+use super::disk::bytes::corrupt;
 use super::disk::header::{HEADER_BYTES_MAX, Header, State};
 use super::disk::record::RECORD_BYTES_MAX;
 use super::disk::sector::file_bytes;
 use super::disk::{HEADER_FILE, INTENTS_FILE, LIVE_FILE, SETS_FILE, SETS_NEW_FILE};
 use super::grain::REGIONS_MAX;
+use super::identity::Identity;
 use super::recover::{chain_of, parse_intents, parse_sets, read_file, read_live};
 
 /// How much something matters.
@@ -17,6 +20,8 @@ pub enum Severity {
     Fine,
     /// An unclean stop leaves it like that: nothing is lost, and more than what changed may count as changed.
     AfterCrash,
+    /// Damage that costs precision: all it may have said counts as changed.
+    Damaged,
     /// The files will not be believed: the next start asks for a full read.
     Wrong,
 }
@@ -30,6 +35,28 @@ pub struct Finding {
     pub severity: Severity,
     /// What.
     pub what: String,
+}
+
+/// The names that files of a tracker have.
+pub const FILES: [&str; 4] = [HEADER_FILE, INTENTS_FILE, SETS_FILE, LIVE_FILE];
+
+/// Whose a tracker's files are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The device.
+    pub identity: Identity,
+    /// The session in which they were written, and the one before. They are believed for these.
+    pub sessions: [Uuid; 2],
+}
+
+/// Reads whose the files in a folder are.
+///
+/// # Errors
+/// *Corrupt* when the header is missing or no good; what the folder says.
+pub fn owner(folder: &dyn Folder) -> Result<Owner> {
+    let data = read_file(folder, HEADER_FILE, HEADER_BYTES_MAX as u64)?;
+    let header = Header::decode(&data.ok_or_else(|| corrupt("it is missing"))?)?;
+    Ok(Owner { identity: header.identity, sessions: [header.session, header.previous_session] })
 }
 
 struct Findings(Vec<Finding>);
@@ -144,7 +171,7 @@ fn check_intents(folder: &dyn Folder, header: &Header, saved: u64, findings: &mu
         Ok(found) => {
             for (offset, error) in &found.bad_sectors {
                 let what = format!("sector at byte {offset}: {error}; all of its regions count as changed");
-                findings.add(INTENTS_FILE, Severity::AfterCrash, what);
+                findings.add(INTENTS_FILE, Severity::Damaged, what);
             }
             let severity = if found.regions() == 0 { Severity::Fine } else { Severity::AfterCrash };
             let clean = matches!(header.state, State::Clean { .. });

@@ -38,7 +38,7 @@ mod turn;
 mod worker;
 
 pub use changes::ChangeSet;
-pub use check::{Finding, Severity, check};
+pub use check::{FILES, Finding, Owner, Severity, check, owner};
 pub use events::{NoTrackEvents, TrackEvents};
 pub use fingerprint::{Fingerprint, SAMPLE_BYTES, SAMPLES, Traces};
 pub use identity::{Identity, StoreIdentity};

@@ -32,7 +32,7 @@ use walk::{Entry, Walk};
 /// Files told apart; the least of more are put together.
 const FILES_MAX: usize = 65_536;
 /// Extents that can be explained at once.
-const EXTENTS_MAX: usize = 2_000_000;
+pub const EXTENTS_MAX: usize = 2_000_000;
 /// Folders remembered, to tell their bytes from those of deleted files.
 const FOLDERS_MAX: usize = 1_000_000;
 
@@ -241,7 +241,8 @@ impl Work {
             ControlFlow::Continue(())
         });
         if bytes > 0 {
-            let path = self.mount_point.join(entry.path());
+            // By its parts: the root has no name, and joining none would leave a slash behind.
+            let path = self.mount_point.join(entry.path()).components().collect();
             self.named.push(Share { owner: ByteOwner::File(path), bytes, extents: pieces });
             if self.named.len() >= 2 * FILES_MAX {
                 self.put_least_together();

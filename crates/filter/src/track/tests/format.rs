@@ -53,7 +53,8 @@ fn worst(folder: &SimFolder) -> Severity {
     let rank = |severity| match severity {
         Severity::Fine => 0,
         Severity::AfterCrash => 1,
-        Severity::Wrong => 2,
+        Severity::Damaged => 2,
+        Severity::Wrong => 3,
     };
     found.iter().map(|finding| finding.severity).max_by_key(|severity| rank(*severity)).unwrap()
 }
