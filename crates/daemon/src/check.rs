@@ -157,7 +157,7 @@ fn top(path: &Path, name: &str, stores: &[PathBuf], report: &mut Report) {
     match name {
         LOCK | FILE => {}
         "state.json.new" => report.note(name, "it is left from a save that was cut short, and ignored"),
-        TRACKERS | snapshots::FOLDER if is_folder => {}
+        TRACKERS | snapshots::FOLDER | "rollbacks" if is_folder => {}
         TRACKERS | snapshots::FOLDER => report.wrong(name, "it is no folder", REMOVE),
         // Sockets of a daemon may be anywhere.
         _ if found.is_ok_and(|found| found.file_type().is_socket()) => {}
