@@ -7,12 +7,13 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::changes::{extents, missed};
+use common::changes::{Extent, blocks_of, extents, missed, verify};
 use common::model::{Model, seed};
 use common::nbd::EIO;
 use common::oracle::SECTOR;
 use common::tools::eventually;
 use common::{Daemon, KIB, MIB, Nbd, NbdError};
+use serde_json::{Value, json};
 
 const DISK: u64 = 8 * MIB;
 const PIECE: u64 = 64 * KIB;
@@ -230,4 +231,60 @@ fn what_is_made_up_would_be_reported() {
     let zeroes = vec![0; usize::try_from(PIECE).unwrap()];
     let first = DISK / 2 / SECTOR as u64;
     assert_eq!(then.reports_from(first, &zeroes).len() as u64, PIECE / SECTOR as u64);
+}
+
+/// What a tracked device says has changed since an epoch: the list, or that a full read is needed.
+fn known_since(daemon: &Daemon, epoch: u64, generation: &str) -> Option<Vec<Extent>> {
+    let path = format!("/v1/devices/disk/changes?since={epoch}&generation={generation}");
+    let (status, body) = daemon.api("GET", &path, &Value::Null);
+    if status == 200 {
+        return Some(extents(&body));
+    }
+    assert_eq!((status, &body["kind"]), (410, &"full-read-needed".into()), "{body}");
+    None
+}
+
+/// Tracking is never silently continued: all that differs is in the list, or a full read is asked for (I4).
+#[test]
+fn a_tracked_device_shrinks_and_grows() {
+    let mut random = seed();
+    let daemon = Daemon::start();
+    daemon.add_tracked("disk", DISK);
+    let mut client = daemon.connect("disk");
+    let mut model = Model::new(DISK);
+    model.fill(&mut client);
+    let mut check = |what: &str, change: &dyn Fn()| {
+        let taken = daemon.call("POST", "/v1/snapshots", &json!({"devices": ["disk"], "name": "base"}));
+        let part = &taken["devices"][0];
+        let (epoch, generation) = (part["epoch"].as_u64().unwrap(), part["generation"].as_str().unwrap());
+        let old = daemon.read_all("base/disk");
+        daemon.ok(&["snapshot", "remove", "base"]);
+        model.write_somewhere(&mut client, &mut random, 64);
+        change();
+        let new = daemon.read_all("disk");
+        match known_since(&daemon, epoch, generation) {
+            None => eprintln!("{what}: a full read is needed"),
+            Some(list) => {
+                eprintln!("{what}: {} extents", list.len());
+                verify(&old[..new.len().min(old.len())], &list, &new)
+                    .unwrap_or_else(|why| panic!("I4: {what}: {why}"));
+            }
+        }
+    };
+    let resize = |size: u64| daemon.ok(&["device", "resize", "disk", &size.to_string(), "--force"]);
+    check("nothing", &|| {});
+    check("grown", &|| drop(resize(2 * DISK)));
+    check("as it was", &|| drop(resize(DISK)));
+    // What was cut off comes back as zeroes, which nobody wrote.
+    check("cut and grown again", &|| {
+        resize(DISK / 2);
+        resize(DISK);
+    });
+    // Afterwards it is tracked as ever.
+    model = Model::new(DISK);
+    model.fill(&mut daemon.connect("disk"));
+    daemon.ok(&["snapshot", "take", "disk", "--name", "s"]);
+    let written = model.write_somewhere(&mut daemon.connect("disk"), &mut seed(), 64);
+    let listed = extents(&daemon.json(&["changes", "disk", "--since", "s"]));
+    assert_eq!(listed, blocks_of(&[written], 4 * KIB));
 }

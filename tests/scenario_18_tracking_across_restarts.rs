@@ -8,13 +8,15 @@ mod common;
 
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use common::changes::{Extent, blocks_of, extents, missed, total, verify};
 use common::model::{Model, seed};
 use common::oracle::{SECTOR, filled};
+use common::tools::eventually;
 use common::writer::{Random, Writers};
-use common::{Daemon, KIB, MIB, Nbd, Start};
+use common::{Daemon, KIB, MIB, Nbd, Start, tool};
 use serde_json::{Value, json};
 
 const DISK: u64 = 64 * MIB;
@@ -357,4 +359,105 @@ fn a_device_that_is_another_one_now() {
     let file = std::fs::File::options().write(true).open(stopped.start.path("a.raw")).unwrap();
     file.set_len(DISK + MIB).unwrap();
     stopped.only_a_needs_a_full_read("another size");
+}
+
+/// A disk that forgets what was not flushed when its server is killed, as a power cut would make it.
+struct Forgetful {
+    server: Child,
+    folder: tempfile::TempDir,
+}
+
+impl Forgetful {
+    /// `None`, said aloud, where there is no nbdkit.
+    fn start() -> Option<Self> {
+        let nbdkit = tool("nbdkit")?;
+        let folder = tempfile::tempdir().unwrap();
+        common::sparse_file(&folder.path().join("disk.raw"), PART);
+        let server = Self::serve(&nbdkit, folder.path());
+        Some(Forgetful { server, folder })
+    }
+
+    fn serve(nbdkit: &Path, folder: &Path) -> Child {
+        let socket = folder.join("sock");
+        let _ = std::fs::remove_file(&socket);
+        let server = Command::new(nbdkit)
+            .args(["--foreground", "--exit-with-parent", "--filter=cache", "--unix"])
+            .arg(&socket)
+            .arg("file")
+            .arg(folder.join("disk.raw"))
+            .arg("cache=writeback")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        eventually("nbdkit listens", || socket.exists().then_some(()));
+        server
+    }
+
+    fn uri(&self) -> String {
+        format!("nbd+unix:///?socket={}", self.folder.path().join("sock").display())
+    }
+
+    /// Kills the server and starts it again.
+    fn lose_what_is_not_flushed(&mut self) {
+        self.end();
+        self.server = Self::serve(&tool("nbdkit").unwrap(), self.folder.path());
+    }
+
+    fn end(&mut self) {
+        self.server.kill().unwrap();
+        self.server.wait().unwrap();
+    }
+}
+
+impl Drop for Forgetful {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+}
+
+/// A backup of an image has what was acknowledged and not yet flushed at the take. Were that lost, the device would
+/// differ from the backup where nothing says that anything changed.
+#[test]
+fn what_an_image_shows_is_not_lost_by_a_power_cut() {
+    let Some(mut disk) = Forgetful::start() else { return };
+    let daemon = stateful().start();
+    daemon.ok(&["device", "add", "disk", &disk.uri(), "--track"]);
+    let mut random = seed();
+    let mut model = Model::new(PART);
+    let mut client = daemon.connect("disk");
+    for _ in 0..20 {
+        model.write_somewhere(&mut client, &mut random, 64);
+    }
+    let (base, old) = base(&daemon, "disk");
+    // After the take, what is lost is in the list.
+    let later: Vec<Extent> = (0..5).map(|_| model.write_somewhere(&mut client, &mut random, 64)).collect();
+    disk.lose_what_is_not_flushed();
+    let new = eventually("the device is back", || daemon.connect("disk").read_all().ok());
+    let listed = since(&daemon, "disk", &base);
+    verify(&old, &listed, &new).unwrap_or_else(|why| panic!("I4: {why}"));
+    assert_eq!(missed(&later, &listed), [], "I4");
+    // The disk does forget: what was written last is not there.
+    assert_ne!(model.reports(&new), []);
+}
+
+#[test]
+fn a_take_whose_flush_fails_is_none() {
+    let Some(mut disk) = Forgetful::start() else { return };
+    let daemon = stateful().start();
+    daemon.ok(&["device", "add", "disk", &disk.uri(), "--track"]);
+    let mut client = daemon.connect("disk");
+    client.write(0, &[1; 4096]).unwrap();
+    disk.lose_what_is_not_flushed();
+    eventually("the device is back", || daemon.connect("disk").read(0, 512).ok());
+    let line = daemon.refused(&["snapshot", "take", "disk", "--name", "s"]);
+    assert!(line.contains("flush") && line.contains("disk"), "{line}");
+    assert_eq!(daemon.json(&["snapshot", "list"]), json!([]));
+    assert_eq!(daemon.json(&["device", "list"]).as_array().unwrap().len(), 1, "an image is left");
+    // What was lost has been said; from here on all is as ever.
+    daemon.ok(&["snapshot", "take", "disk", "--name", "s"]);
+    client.write(8192, &[2; 4096]).unwrap();
+    assert_eq!(extents(&daemon.json(&["changes", "disk", "--since", "s"])), [(8192, 4096)]);
 }

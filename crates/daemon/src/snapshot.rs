@@ -66,6 +66,11 @@ impl Daemon {
         let entry =
             taken.inspect_err(|_| own().for_each(|(entry, _)| self.exclude_from_tracking(entry, &[])));
         let entry = entry?;
+        if let Err(error) = self.flush_tracked(&origins) {
+            self.take_back(&entry);
+            own().for_each(|(entry, _)| self.exclude_from_tracking(entry, &[]));
+            return Err(error);
+        }
         let snapshot = entry.describe(&self.read());
         self.note_snapshot(entry);
         let message = format!("snapshot {name} of {} was taken", request.devices.join(", "));
@@ -99,13 +104,29 @@ impl Daemon {
             }
             Err(error) => {
                 // They were not at rest all the time: it is not what was asked for.
-                let removed = entry.taken.remove(FREEZE_LIMIT);
-                forget_histories(&self.read(), &entry.taken);
-                let why = removed.err().map_or(error.to_string(), |also| format!("{error}; and {also}"));
+                self.take_back(&entry);
                 let hint = "raise --freeze-timeout, or take it when there is less load";
-                Err(ApiError::new(ErrorKind::Timeout, what, why, hint))
+                Err(ApiError::new(ErrorKind::Timeout, what, error, hint))
             }
         }
+    }
+
+    /// What an image shows must not be lost by a power cut: a copy of it would differ from the device where nothing says
+    /// that anything changed (I4). So it is on disk before anybody hears of the take. Behind the freeze, for it takes long.
+    fn flush_tracked(&self, origins: &[DeviceEntry]) -> Result<(), ApiError> {
+        let mut tracked = origins.iter().filter(|entry| entry.origin.tracker().is_some());
+        tracked.try_for_each(|entry| self.flush(&entry.device))
+    }
+
+    /// Lets go of a snapshot that nobody has heard of.
+    fn take_back(&self, entry: &SnapshotEntry) {
+        if let Err(error) = entry.taken.remove(FREEZE_LIMIT) {
+            tracing::error!(
+                snapshot = entry.name,
+                "a take that failed costs copies and space until its devices go: {error}"
+            );
+        }
+        forget_histories(&self.read(), &entry.taken);
     }
 
     /// The instant itself.
