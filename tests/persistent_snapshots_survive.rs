@@ -33,6 +33,9 @@ fn across_restarts_and_kills_it_is_exact() {
     daemon.ok(&["snapshot", "take", "disk", "--name", "plain"]);
     let shown = daemon.json(&["snapshot", "show", "kept"]);
     assert_eq!(shown["persistent"], true, "{shown}");
+    for image in ["kept/disk", "plain/disk"] {
+        daemon.ok(&["export", "add", image, "--nbd", "--read-only"]);
+    }
     let exact = daemon.read_all("kept/disk");
     for (round, clean) in (2..).zip([true, false, false, true]) {
         write(&daemon, "disk", round, round * MIB, 2 * MIB);
@@ -42,6 +45,10 @@ fn across_restarts_and_kills_it_is_exact() {
         let again = daemon.json(&["snapshot", "show", "kept"]);
         assert_eq!((&again["state"], &again["id"]), (&"active".into(), &shown["id"]), "{again}\n{}", daemon.log());
         assert_eq!(again["taken_at"], shown["taken_at"]);
+        // Exports live as long as what they export.
+        let exports = daemon.json(&["export", "list"]);
+        assert_eq!(exports.as_array().unwrap().len(), 1, "{exports}");
+        assert_eq!((&exports[0]["device"], &exports[0]["read_only"]), (&"kept/disk".into(), &true.into()));
         assert_eq!(first_difference(&daemon.read_all("kept/disk"), &exact), None, "I2: round {round}");
         assert_eq!(first_difference(&daemon.read_all("disk"), &origin), None, "I7: round {round}");
         assert!(daemon.refused(&["snapshot", "show", "plain"]).contains("plain"));
@@ -90,6 +97,25 @@ fn an_origin_that_was_changed_meanwhile_costs_the_snapshot() {
     let daemon = daemon.stop().start();
     assert_eq!(daemon.json(&["snapshot", "show", "kept"])["state"], "failed");
     daemon.ok(&["snapshot", "remove", "kept"]);
+}
+
+/// What it was extended by is as much a part of it as what it was taken with.
+#[test]
+fn what_it_was_extended_by_is_kept() {
+    let daemon = daemon();
+    write(&daemon, "disk", 1, 0, 24 * MIB);
+    let (store, more) = (daemon.path("kept.diff"), daemon.path("more.diff"));
+    let take = ["snapshot", "take", "disk", "--name", "kept", "--persistent", "--limit", "8M", "--store"];
+    daemon.ok(&[&take[..], &[store.to_str().unwrap()]].concat());
+    let exact = daemon.read_all("kept/disk");
+    write(&daemon, "disk", 2, 0, 4 * MIB);
+    daemon.ok(&["snapshot", "extend", "kept", more.to_str().unwrap(), "--limit", "32M"]);
+    write(&daemon, "disk", 3, 4 * MIB, 20 * MIB);
+    let daemon = daemon.kill().start();
+    let shown = daemon.json(&["snapshot", "show", "kept"]);
+    assert_eq!(shown["state"], "active", "{shown}\n{}", daemon.log());
+    assert_eq!(first_difference(&daemon.read_all("kept/disk"), &exact), None, "I2");
+    assert_eq!(shown["stores"].as_array().unwrap().len(), 2, "{shown}");
 }
 
 /// A disk that is away at one start does not cost its snapshots.

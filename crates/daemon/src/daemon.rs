@@ -172,8 +172,7 @@ impl Daemon {
         let exports = tables
             .exports
             .iter()
-            // Images are gone after a restart, and their exports with them.
-            .filter(|export| !is_image(&export.device))
+            .filter(|export| tables.outlives(&export.device))
             .map(|export| bowline_api::ExportAdd {
                 device: export.device.clone(),
                 kind: bowline_api::ExportKind::Nbd,
@@ -190,7 +189,7 @@ impl Daemon {
                 listener
                     .hidden
                     .iter()
-                    .filter(|device| !is_image(device))
+                    .filter(|device| tables.outlives(device))
                     .map(move |device| Hidden { device: device.clone(), address: address.clone() })
             })
             .chain(tables.hidden_later.clone())
@@ -212,11 +211,6 @@ impl Daemon {
             ..Stored::default()
         }
     }
-}
-
-/// Images are named after their snapshot, with a slash that no device can have.
-fn is_image(name: &str) -> bool {
-    name.contains('/')
 }
 
 impl Drop for Daemon {

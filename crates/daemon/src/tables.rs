@@ -92,6 +92,14 @@ impl Tables {
         found.ok_or_else(|| ApiError::not_found("snapshot", name))
     }
 
+    /// Whether a device or image of that name is there after a restart: the images of plain snapshots are not.
+    pub(crate) fn outlives(&self, name: &str) -> bool {
+        match bowline_api::names::split_image(name) {
+            None => true,
+            Some((snapshot, _)) => self.snapshot(snapshot).is_ok_and(|entry| entry.document().is_some()),
+        }
+    }
+
     /// The sessions of all trackers: of those that run, and of devices that could not be opened.
     pub(crate) fn tracker_sessions(&self) -> BTreeMap<String, Uuid> {
         let absent = self.absent.iter().map(|absent| &absent.asked.name);
