@@ -22,7 +22,16 @@ fn write(daemon: &Daemon, export: &str, seed: u64, offset: u64, bytes: u64) {
 
 fn take(daemon: &Daemon, name: &str) {
     let store = daemon.path(&format!("{name}.diff"));
-    daemon.ok(&["snapshot", "take", "disk", "--name", name, "--persistent", "--store", store.to_str().unwrap()]);
+    daemon.ok(&[
+        "snapshot",
+        "take",
+        "disk",
+        "--name",
+        name,
+        "--persistent",
+        "--store",
+        store.to_str().unwrap(),
+    ]);
 }
 
 #[test]
@@ -43,7 +52,12 @@ fn across_restarts_and_kills_it_is_exact() {
         let start = if clean { daemon.stop() } else { daemon.kill() };
         daemon = start.start();
         let again = daemon.json(&["snapshot", "show", "kept"]);
-        assert_eq!((&again["state"], &again["id"]), (&"active".into(), &shown["id"]), "{again}\n{}", daemon.log());
+        assert_eq!(
+            (&again["state"], &again["id"]),
+            (&"active".into(), &shown["id"]),
+            "{again}\n{}",
+            daemon.log()
+        );
         assert_eq!(again["taken_at"], shown["taken_at"]);
         // Exports live as long as what they export.
         let exports = daemon.json(&["export", "list"]);

@@ -47,7 +47,10 @@ fn a_plain_snapshot_is_gone_back_to_and_others_stay_exact() {
     assert!(told.starts_with("disk: back at target"), "{told}");
     assert_eq!(first_difference(&daemon.read_all("disk"), &images[1]), None);
     let done = rollback(&daemon);
-    assert_eq!((&done["state"], &done["snapshot"], &done["done"]), (&"done".into(), &"target".into(), &done["total"]));
+    assert_eq!(
+        (&done["state"], &done["snapshot"], &done["done"]),
+        (&"done".into(), &"target".into(), &done["total"])
+    );
     for (name, image) in ["older", "target", "newer"].iter().zip(&images) {
         let now = daemon.read_all(&format!("{name}/disk"));
         assert_eq!(first_difference(&now, image), None, "I2: {name}");
@@ -72,7 +75,16 @@ fn a_persistent_one_goes_on_after_a_kill() {
     let daemon = daemon();
     write(&daemon, 1, 0, 48 * MIB);
     let store = daemon.path("diff");
-    daemon.ok(&["snapshot", "take", "disk", "--name", "s", "--persistent", "--store", store.to_str().unwrap()]);
+    daemon.ok(&[
+        "snapshot",
+        "take",
+        "disk",
+        "--name",
+        "s",
+        "--persistent",
+        "--store",
+        store.to_str().unwrap(),
+    ]);
     let image = daemon.read_all("s/disk");
     write(&daemon, 2, 0, 48 * MIB);
     let begun = daemon.json(&["snapshot", "rollback", "s", "--no-wait"]);

@@ -6,6 +6,7 @@
 
 mod document;
 mod folder;
+mod rollbacks;
 mod snapshots;
 mod trackers;
 
@@ -19,6 +20,8 @@ use rustix::io::Errno;
 use serde::Serialize;
 
 use crate::error::failed_io;
+use crate::rollback::FOLDER as ROLLBACKS;
+use crate::snapshot::kept::FOLDER as JOURNALS;
 use crate::state::{FILE, LOCK};
 use crate::tracking::files::FOLDER as TRACKERS;
 
@@ -121,7 +124,8 @@ pub fn check(path: &Path) -> Result<Report, ApiError> {
     }
     let stored = document::check(path, &mut report);
     trackers::check(path, stored.as_ref(), &mut report);
-    let stores = snapshots::check(path, &mut report);
+    let stores = snapshots::check(path, stored.as_ref(), &mut report);
+    rollbacks::check(path, stored.as_ref(), &mut report);
     for name in &names {
         top(path, name, &stores, &mut report);
     }
@@ -157,8 +161,8 @@ fn top(path: &Path, name: &str, stores: &[PathBuf], report: &mut Report) {
     match name {
         LOCK | FILE => {}
         "state.json.new" => report.note(name, "it is left from a save that was cut short, and ignored"),
-        TRACKERS | snapshots::FOLDER | "rollbacks" if is_folder => {}
-        TRACKERS | snapshots::FOLDER => report.wrong(name, "it is no folder", REMOVE),
+        TRACKERS | JOURNALS | ROLLBACKS if is_folder => {}
+        TRACKERS | JOURNALS | ROLLBACKS => report.wrong(name, "it is no folder", REMOVE),
         // Sockets of a daemon may be anywhere.
         _ if found.is_ok_and(|found| found.file_type().is_socket()) => {}
         _ if stores.iter().any(|store| std::fs::canonicalize(&full).is_ok_and(|full| full == *store)) => {}

@@ -64,7 +64,8 @@ pub use segment::SEGMENT_BYTES;
 pub use shared::{HOLD_TIMEOUT_DEFAULT, OnFull, SnapshotState};
 pub use snapshot::{Limits, Origin, PreservedStats, Snapshot, SnapshotDevice, take};
 pub use store::{
-    DiffStorage, FileIdentity, Medium, RANGE_ALIGNMENT, RANGES_MAX, StateMedium, StoreKind, StoreSpec,
+    DiffStorage, FileIdentity, KeptStore, Medium, RANGE_ALIGNMENT, RANGES_MAX, StateMedium, StoreKind,
+    StoreSpec,
 };
 pub(crate) use zone::{Claim, Claimed, Run, SlotId, ZONE_GRANULES, Zone};
 

@@ -105,11 +105,11 @@ impl DiffStorage {
     }
 }
 
-const LABEL_BYTES: usize = 32;
+pub(super) const LABEL_BYTES: usize = 32;
 const LABEL_MAGIC: [u8; 8] = *b"BWLSTORE";
 
 /// What a storage of persistent snapshots begins with: see `docs/format/journal.md`.
-fn label(id: Uuid) -> [u8; LABEL_BYTES] {
+pub(super) fn label(id: Uuid) -> [u8; LABEL_BYTES] {
     let mut bytes = [0; LABEL_BYTES];
     let parts = [&LABEL_MAGIC[..], &1u32.to_le_bytes(), id.as_bytes()].concat();
     let sum = crc(&parts).to_le_bytes();

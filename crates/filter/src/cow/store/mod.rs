@@ -18,6 +18,7 @@ mod file;
 mod identity;
 mod kept;
 mod medium;
+mod offline;
 mod room;
 mod spec;
 mod volume;
@@ -35,6 +36,7 @@ use super::shared::Shared;
 
 pub use identity::FileIdentity;
 pub use medium::{Medium, StateMedium};
+pub use offline::KeptStore;
 pub use spec::{RANGE_ALIGNMENT, RANGES_MAX, StoreKind, StoreSpec};
 pub(crate) use volume::{Trouble, Volume};
 use work::{BACKLOG_MAX, READY_MAX, READY_MIN, Work, wake};
