@@ -111,6 +111,30 @@ fn names(report: &Value, place: &str, what: &str) -> bool {
     findings.iter().any(|one| text(one, "where").contains(place) && text(one, "what").contains(what))
 }
 
+/// Any bytes as a journal: what is wrong is told, or the end counts as cut off; nothing panics.
+fn any_bytes(start: &Start, journal: &Path) {
+    let whole = std::fs::read(journal).unwrap();
+    let mut told = 0;
+    for round in 0..60 {
+        let mut bytes = whole.clone();
+        let at = round * 37 % whole.len().min(4096);
+        match round % 3 {
+            0 => bytes.truncate(at),
+            _ => bytes[at] ^= 1 << (round % 8),
+        }
+        std::fs::write(journal, bytes).unwrap();
+        let (code, _) = check(start);
+        assert!(code == 0 || code == 1, "round {round}: {code}");
+        told += code;
+    }
+    assert!(told > 20, "only {told} of 60 were noticed");
+    std::fs::write(journal, whole).unwrap();
+    assert_eq!(check(start).0, 0);
+}
+
+/// A file, what is done to it, and the finding's place and words.
+type Case<'a> = (&'a Path, &'a dyn Fn(&Path), &'a str, &'a str);
+
 #[test]
 fn of_persistent_snapshots() {
     let daemon = persistent();
@@ -140,7 +164,7 @@ fn of_persistent_snapshots() {
     let cut = |path: &Path| {
         File::options().write(true).open(path).unwrap().set_len(256 << 10).unwrap();
     };
-    let cases: [(&Path, &dyn Fn(&Path), &str, &str); 8] = [
+    let cases: [Case<'_>; 8] = [
         (&store, &spoil, ".journal", "is damaged"),
         (&store, &cut, ".journal", "ends before byte"),
         (
@@ -163,24 +187,7 @@ fn of_persistent_snapshots() {
         std::fs::write(path, whole).unwrap();
         assert_eq!(check(&start).0, 0, "{}", path.display());
     }
-    // Any bytes as a journal: what is wrong is told, or the end counts as cut off; nothing panics.
-    let whole = std::fs::read(&journals[0]).unwrap();
-    let mut told = 0;
-    for round in 0..60 {
-        let mut bytes = whole.clone();
-        let at = round * 37 % whole.len().min(4096);
-        match round % 3 {
-            0 => bytes.truncate(at),
-            _ => bytes[at] ^= 1 << (round % 8),
-        }
-        std::fs::write(&journals[0], bytes).unwrap();
-        let (code, _) = check(&start);
-        assert!(code == 0 || code == 1, "round {round}: {code}");
-        told += code;
-    }
-    assert!(told > 20, "only {told} of 60 were noticed");
-    std::fs::write(&journals[0], whole).unwrap();
-    assert_eq!(check(&start).0, 0);
+    any_bytes(&start, &journals[0]);
 
     // After a crash, too; and what nobody knows is named.
     let start = start.start().kill();
