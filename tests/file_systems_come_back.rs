@@ -1,0 +1,59 @@
+//! Ways back for a mounted file system: a persistent snapshot outlives a killed daemon, and the origin is rolled back.
+#![cfg(test)]
+
+mod common;
+
+use common::filesystem::Kind;
+use common::load::{Journal, Load, Progress};
+use common::scene::{Scene, attach, check, copied, for_each_kind};
+use common::{run, tool};
+
+/// A persistent snapshot outlives the kill of its daemon under load: the image is the same, byte for byte.
+fn persistent(kind: Kind) {
+    let Some(scene) = Scene::set(kind) else { return };
+    let store = scene.daemon.path("kept.diff");
+    let (before, after) = scene.take(&["--name", "kept", "--persistent", "--store", store.to_str().unwrap()]);
+    let earlier = copied(&scene.daemon, "kept/disk", "earlier.raw");
+    scene.load.let_do(20);
+    let Scene { daemon, origin, load, .. } = scene;
+    let start = daemon.kill();
+    let done = load.cut_off();
+    origin.abandon();
+    let daemon = start.start();
+    let later = copied(&daemon, "kept/disk", "later.raw");
+    run(&tool("cmp").unwrap(), [&earlier, &later]);
+    let origin = attach(&daemon, kind, "disk", "rw");
+    let commits = check(origin.folder(), done, done).unwrap_or_else(|wrong| panic!("I7: {kind:?}: {wrong}"));
+    let load = Load::start(origin.folder(), Progress { commits_done: commits, ..done }, Journal::WriteAhead);
+    load.let_do(5);
+    let image = attach(&daemon, kind, "kept/disk", kind.image_options());
+    let found = check(image.folder(), before, after);
+    assert!(found.is_ok(), "I2: {kind:?}: {found:?}");
+    image.detach_clean();
+    Scene { kind, daemon, origin, load }.finish();
+}
+
+/// The origin goes back: it has what it had at the take and nothing later, goes on from there, and the image of another
+/// snapshot stays what it was.
+fn goes_back(kind: Kind) {
+    let Some(scene) = Scene::set(kind) else { return };
+    let (before, after) = scene.take(&["--name", "back"]);
+    scene.load.let_do(20);
+    scene.take(&["--name", "other"]);
+    scene.load.let_do(10);
+    let Scene { daemon, origin, load, .. } = scene;
+    load.finish();
+    origin.detach_clean();
+    let earlier = copied(&daemon, "other/disk", "earlier.raw");
+    daemon.ok(&["snapshot", "rollback", "back"]);
+    let origin = attach(&daemon, kind, "disk", "rw");
+    let commits = check(origin.folder(), before, after).unwrap_or_else(|wrong| panic!("{kind:?}: {wrong}"));
+    let later = copied(&daemon, "other/disk", "later.raw");
+    run(&tool("cmp").unwrap(), [&earlier, &later]);
+    let from = Progress { files_done: before.files_done, commits_done: commits, ..after };
+    let load = Load::start(origin.folder(), from, Journal::WriteAhead);
+    load.let_do(10);
+    Scene { kind, daemon, origin, load }.finish();
+}
+
+for_each_kind!(persistent, goes_back);
