@@ -8,28 +8,40 @@ use common::load::{Journal, Load, Progress};
 use common::scene::{Scene, attach, check, copied, for_each_kind};
 use common::{run, tool};
 
-/// A persistent snapshot outlives the kill of its daemon under load: the image is the same, byte for byte.
+/// A persistent snapshot outlives kills of its daemon under load: the image is the same, byte for byte, with what was
+/// written to it.
 fn persistent(kind: Kind) {
     let Some(scene) = Scene::set(kind) else { return };
     let store = scene.daemon.path("kept.diff");
     let (before, after) = scene.take(&["--name", "kept", "--persistent", "--store", store.to_str().unwrap()]);
-    let earlier = copied(&scene.daemon, "kept/disk", "earlier.raw");
-    scene.load.let_do(20);
-    let Scene { daemon, origin, load, .. } = scene;
-    let start = daemon.kill();
-    let done = load.cut_off();
-    origin.abandon();
-    let daemon = start.start();
-    let later = copied(&daemon, "kept/disk", "later.raw");
-    run(&tool("cmp").unwrap(), [&earlier, &later]);
-    let origin = attach(&daemon, kind, "disk", "rw");
-    let commits = check(origin.folder(), done, done).unwrap_or_else(|wrong| panic!("I7: {kind:?}: {wrong}"));
-    let load = Load::start(origin.folder(), Progress { commits_done: commits, ..done }, Journal::WriteAhead);
-    load.let_do(5);
+    let Scene { mut daemon, mut origin, mut load, .. } = scene;
+    let image = attach(&daemon, kind, "kept/disk", kind.image_options());
+    let own = image.folder().join("only-in-the-image");
+    std::fs::write(&own, "kept").unwrap();
+    std::fs::File::open(own).unwrap().sync_all().unwrap();
+    image.detach_clean();
+    let earlier = copied(&daemon, "kept/disk", "earlier.raw");
+    for _ in 0..2 {
+        load.let_do(15);
+        let start = daemon.kill();
+        let done = load.cut_off();
+        origin.abandon();
+        daemon = start.start();
+        let later = copied(&daemon, "kept/disk", "later.raw");
+        run(&tool("cmp").unwrap(), [&earlier, &later]);
+        origin = attach(&daemon, kind, "disk", "rw");
+        let commits =
+            check(origin.folder(), done, done).unwrap_or_else(|wrong| panic!("I7: {kind:?}: {wrong}"));
+        load = Load::start(origin.folder(), Progress { commits_done: commits, ..done }, Journal::WriteAhead);
+    }
     let image = attach(&daemon, kind, "kept/disk", kind.image_options());
     let found = check(image.folder(), before, after);
     assert!(found.is_ok(), "I2: {kind:?}: {found:?}");
+    let own = std::fs::read_to_string(image.folder().join("only-in-the-image"));
+    assert_eq!(own.ok().as_deref(), Some("kept"), "{kind:?}: the image lost what was written to it");
     image.detach_clean();
+    daemon.ok(&["snapshot", "remove", "kept"]);
+    load.let_do(5);
     Scene { kind, daemon, origin, load }.finish();
 }
 
