@@ -25,7 +25,12 @@ fn commands(kind: &str) -> String {
     let mut taken = None;
     for line in PAGE.lines() {
         match (line.strip_prefix("```"), taken) {
-            (Some(language), None) => taken = Some(language == "sh" || language == format!("sh {kind}")),
+            (Some(language), None) => {
+                let mut words = language.split(' ');
+                let is_shell = words.next() == Some("sh");
+                let kinds: Vec<&str> = words.collect();
+                taken = Some(is_shell && (kinds.is_empty() || kinds.contains(&kind)));
+            }
             (Some(_), Some(_)) => taken = None,
             (None, Some(true)) => {
                 commands.push_str(line);
