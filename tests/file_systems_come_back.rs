@@ -68,4 +68,23 @@ fn goes_back(kind: Kind) {
     Scene { kind, daemon, origin, load }.finish();
 }
 
-for_each_kind!(persistent, goes_back);
+/// A rollback that a kill cuts off is gone on with by the next daemon, and the device reads as the snapshot meanwhile.
+fn goes_back_over_a_kill(kind: Kind) {
+    let Some(scene) = Scene::set(kind) else { return };
+    let store = scene.daemon.path("kept.diff");
+    let (before, after) = scene.take(&["--name", "back", "--persistent", "--store", store.to_str().unwrap()]);
+    scene.load.let_do(30);
+    let Scene { daemon, origin, load, .. } = scene;
+    load.finish();
+    origin.detach_clean();
+    daemon.ok(&["snapshot", "rollback", "back", "--no-wait"]);
+    let daemon = daemon.kill().start();
+    let origin = attach(&daemon, kind, "disk", "rw");
+    let commits = check(origin.folder(), before, after).unwrap_or_else(|wrong| panic!("{kind:?}: {wrong}"));
+    let from = Progress { files_done: before.files_done, commits_done: commits, ..after };
+    let load = Load::start(origin.folder(), from, Journal::WriteAhead);
+    load.let_do(10);
+    Scene { kind, daemon, origin, load }.finish();
+}
+
+for_each_kind!(persistent, goes_back, goes_back_over_a_kill);

@@ -148,7 +148,8 @@ fn path_of(folder: &Path, number: u64) -> PathBuf {
 /// folder synced. Removes an old one.
 fn write_next(folder: &Path, counters: &Counters) -> std::io::Result<()> {
     let number = counters.files_done.load(Ordering::SeqCst);
-    counters.files_begun.store(number + 1, Ordering::SeqCst);
+    // More may have been begun before an image of that time became the disk: those may still be there.
+    counters.files_begun.fetch_max(number + 1, Ordering::SeqCst);
     let own = folder_of(folder, number);
     std::fs::create_dir_all(&own)?;
     let path = path_of(folder, number);
