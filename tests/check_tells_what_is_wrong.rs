@@ -138,6 +138,8 @@ type Case<'a> = (&'a Path, &'a dyn Fn(&Path), &'a str, &'a str);
 #[test]
 fn of_persistent_snapshots() {
     let daemon = persistent();
+    // An export of an image that outlives the daemon is kept with it.
+    daemon.ok(&["export", "add", "p/one", "--nbd"]);
     let at = |name: &str| daemon.path(name);
     let (state, store, first, second) = (at("state"), at("p.diff"), at("x.ranges"), at("y.ranges"));
     let start = daemon.stop();

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::Path;
 
-use bowline_api::names::check_name;
+use bowline_api::names::{check_name, split_image};
 use serde_json::Value;
 
 use super::{Report, folder};
@@ -87,9 +87,17 @@ fn check_references(stored: &Stored, report: &mut Report) {
     let tracked: BTreeSet<&str> =
         stored.devices.iter().filter(|device| device.track).map(|device| device.name.as_str()).collect();
     let unknown = |name: &str| format!("there is no device {name:?}");
+    // Exports may also be of images that outlive the daemon.
+    let is_known = |name: &str| match split_image(name) {
+        None => names.contains(name),
+        Some((snapshot, device)) => stored
+            .persistent_snapshots
+            .iter()
+            .any(|held| held.name == snapshot && held.devices.iter().any(|part| part.name == device)),
+    };
     for (index, export) in stored.exports.iter().enumerate() {
         let place = format!("{FILE} exports[{index}]");
-        if !names.contains(export.device.as_str()) {
+        if !is_known(&export.device) {
             report.wrong(&place, unknown(&export.device), CORRECT);
         }
         if stored.exports.iter().take(index).any(|other| other == export) {
@@ -98,7 +106,7 @@ fn check_references(stored: &Stored, report: &mut Report) {
     }
     for (index, hidden) in stored.hidden.iter().enumerate() {
         let place = format!("{FILE} hidden[{index}]");
-        if !names.contains(hidden.device.as_str()) {
+        if !is_known(&hidden.device) {
             report.wrong(&place, unknown(&hidden.device), CORRECT);
         }
         if stored.hidden.iter().take(index).any(|other| other == hidden) {

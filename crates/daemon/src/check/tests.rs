@@ -202,6 +202,9 @@ fn damage_of_the_document_is_named() {
             ("state.json exports[0]", "no device \"c\"", &|path| {
                 edit(path, |stored| stored.exports = vec![export("c")]);
             }),
+            ("state.json exports[0]", "no device \"s/a\"", &|path| {
+                edit(path, |stored| stored.exports = vec![export("s/a")]);
+            }),
             ("state.json exports[1]", "twice", &|path| {
                 edit(path, |stored| stored.exports = vec![export("a"), export("a")]);
             }),
