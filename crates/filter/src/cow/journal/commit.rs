@@ -217,6 +217,12 @@ impl Journal {
         self.commit(Vec::new(), Vec::new())
     }
 
+    /// Commits that wait for their group.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        self.inner.lock().jobs.len()
+    }
+
     /// What it has done.
     #[cfg(test)]
     pub(crate) fn counts(&self) -> Counts {

@@ -41,13 +41,15 @@ enum AtEnd {
 }
 
 pub(super) struct StoreFile {
+    /// First, so that it is let go before the file is closed: after that its inode may be another file's, which would be
+    /// taken for claimed.
+    _claim: Claim,
     pub(super) file: Arc<File>,
     pub(super) path: PathBuf,
     at_end: AtEnd,
     /// Whether what is written has to reach a device after that, which may fail.
     written_back: bool,
     size: AtomicU64,
-    _claim: Claim,
 }
 
 impl StoreFile {

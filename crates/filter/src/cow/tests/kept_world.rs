@@ -45,7 +45,7 @@ impl Noted {
             let may_be = |(_, range, new): &&(u64, ByteRange, u8)| {
                 *new == byte && (range.start()..range.end()).contains(&(at as u64))
             };
-            if byte != saved[at] && !later.iter().any(|one| may_be(one)) {
+            if byte != saved[at] && !later.iter().any(may_be) {
                 return Err(format!("has {byte} at {at}, not {}", saved[at]));
             }
         }
@@ -216,12 +216,15 @@ impl World {
         let origin = [Origin::new(self.device.clone(), self.history())];
         let image = self.now.clone();
         let snapshot = if persistent {
-            let storage = store_in(&self.folder, &spec(&name), true).unwrap();
             let folder: Arc<dyn Folder> = Arc::new(self.folder.clone());
+            let storage = match store_in(&self.folder, &spec(&name), true) {
+                Err(_) if self.may_fail => return,
+                opened => opened.unwrap(),
+            };
             match take_persistent(&name, &origin, &storage, Arc::new(NoEvents), self.limits, &folder) {
                 Ok(snapshot) => snapshot,
-                // Only where failures are planned.
-                Err(_) => return,
+                Err(_) if self.may_fail => return,
+                Err(error) => panic!("{error}"),
             }
         } else {
             take(&name, &origin, &memory(8 * MIB), Arc::new(NoEvents), limits()).unwrap()
