@@ -49,7 +49,7 @@ impl Disk {
         for _ in 0..times {
             self.model.write_somewhere(&mut client, &mut self.random, 64);
         }
-        self.model.zero(&mut client, 8 * self.random.below(1000), 64, times % 2 == 0);
+        self.model.zero(&mut client, 8 * self.random.below(1000), 64, times.is_multiple_of(2));
     }
 
     fn take(&mut self, name: &'static str) {
