@@ -105,6 +105,9 @@ fn of_image(tables: &Tables, origin: &str, snapshot: &str, name: &str) -> Option
     let until = take_of(tables, origin, tracker.as_ref(), snapshot)?;
     let since = take_of(tables, origin, tracker.as_ref(), name)?;
     let image = until.held.as_ref()?.device(origin)?.image().clone();
+    // Who has a copy of the first image needs what was written to it, whenever that was.
+    let first = since.held.as_ref().filter(|_| snapshot != name).and_then(|held| held.device(origin));
+    let first = first.map(|device| device.image().clone());
     let changed = match (tracker, since.epoch, until.epoch) {
         (Some(tracker), Some(first), Some(last)) => {
             Between::Tracked(tracker.changed(first, Some(last)).ok()?)
@@ -115,7 +118,7 @@ fn of_image(tables: &Tables, origin: &str, snapshot: &str, name: &str) -> Option
             Between::Preserved(first.device(origin)?.changed(Some(last.device(origin)?)).ok()?)
         }
     };
-    Some(Arc::new(Fixed { changed, image }))
+    Some(Arc::new(Fixed { changed, images: first.into_iter().chain([image]).collect() }))
 }
 
 /// What changed since a take, until now.
@@ -158,12 +161,15 @@ enum Between {
 
 struct Fixed {
     changed: Between,
-    image: Arc<cow::ImageStore>,
+    /// What was written to these besides.
+    images: Vec<Arc<cow::ImageStore>>,
 }
 
 impl DirtyBitmap for Fixed {
     fn extents(&self, range: ByteRange, max: usize) -> Result<Vec<BitmapExtent>> {
-        let written = self.image.written().into_iter().filter(|one| one.end() > range.start());
+        let mut written: Vec<_> = self.images.iter().flat_map(|image| image.written()).collect();
+        written.sort_unstable_by_key(|one| one.start());
+        let written = written.into_iter().filter(|one| one.end() > range.start());
         Ok(match &self.changed {
             Between::Tracked(set) => pieces(range, max, merged(set.ranges(range.start()), written)),
             Between::Preserved(list) => {

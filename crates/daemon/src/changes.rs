@@ -43,7 +43,7 @@ impl Found {
         let unit = self.granularity();
         let size = self.size();
         // In blocks as large as the others, which may overlap then: the pager joins what does.
-        let more = more.iter().map(|range| {
+        let more = more.iter().filter(|range| range.start() < size).map(|range| {
             let start = range.start() / unit * unit;
             ByteRange::between(start, range.end().next_multiple_of(unit).min(size))
         });
@@ -69,11 +69,13 @@ impl Daemon {
         let what = format!("changes of {} since {since}", query.device);
         let interval = self.interval(query, since, &what)?;
         let found = self.changed_in(&interval, &what)?;
-        let written = interval.written_to_image();
-        let mut pager = Pager::new(query, found.size(), found.granularity())?;
         // What was written to an image is a change of the image, and none of its origin.
         let of_image = bowline_api::names::split_image(&query.device).is_some();
-        found.fill(&mut pager, if of_image { &written } else { &[] });
+        let last = if of_image { interval.written_to_image() } else { Vec::new() };
+        let written: Vec<_> =
+            crate::bitmaps::merged(interval.written_to_first().into_iter(), last.into_iter()).collect();
+        let mut pager = Pager::new(query, found.size(), found.granularity())?;
+        found.fill(&mut pager, &written);
         let page = pager.finish();
         // What reads as zeroes at the end can be told where the end can be read.
         let end = match &interval.until {

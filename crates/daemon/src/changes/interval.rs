@@ -142,6 +142,13 @@ impl Daemon {
 }
 
 impl Interval {
+    /// What was written to the image that the interval begins with, while there is one: who has a copy of that needs those
+    /// blocks whenever they were written, also behind the end of the interval.
+    pub(super) fn written_to_first(&self) -> Vec<ByteRange> {
+        let device = self.since.held.as_ref().and_then(|held| held.taken.device(&self.origin));
+        device.map(|device| device.image().written()).unwrap_or_default()
+    }
+
     /// What was written to the image that the interval ends with.
     pub(super) fn written_to_image(&self) -> Vec<ByteRange> {
         let held = self.until.as_ref().and_then(|until| until.held.as_ref());

@@ -64,3 +64,23 @@ fn what_is_held_is_told_under_its_generation_only() {
         assert_eq!(refused.kind, ErrorKind::FullReadNeeded, "{}", refused.message);
     }
 }
+
+/// Tracked devices forgot what was written to the first image behind the second take: a copy of that image and the changes
+/// since did not make the second.
+#[test]
+fn i4_what_was_written_to_the_first_image_counts_whenever_that_was() {
+    for track in [false, true] {
+        let Fixture { daemon, .. } = fixture();
+        daemon.device_add(&DeviceAdd { track, ..request("d", "mem:16M") }).unwrap();
+        take(&daemon, "a", &["d"]).unwrap();
+        write(&daemon, "d", 4096);
+        take(&daemon, "b", &["d"]).unwrap();
+        write(&daemon, "a/d", 40_960);
+        for (device, until) in [("b/d", None), ("d", Some("b".to_owned()))] {
+            let query = ChangesQuery { until, ..query(device, Some("a".to_owned()), None) };
+            let found = daemon.changes_of(&query).unwrap().extents;
+            let found: Vec<_> = found.iter().map(|extent| (extent.offset, extent.length)).collect();
+            assert_eq!(found, [(4096, 4096), (40_960, 4096)], "{device}, tracked: {track}");
+        }
+    }
+}

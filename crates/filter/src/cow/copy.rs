@@ -43,9 +43,21 @@ enum Attempt {
     /// This snapshot's storage has too much on its way to its file.
     Wait(Arc<Shared>),
     /// This snapshot's storage has no room, and its writers wait for some.
-    Hold(Arc<Shared>),
+    Hold(Full),
     /// No snapshot is left that could take it.
     NoTaker,
+}
+
+/// A storage without room, and how often it had got some when that was found.
+struct Full {
+    snapshot: Arc<Shared>,
+    seen: u64,
+}
+
+impl Full {
+    fn new(snapshot: Arc<Shared>) -> Self {
+        Self { seen: snapshot.storage.room_changes(), snapshot }
+    }
 }
 
 /// Why a lane has no room.
@@ -162,7 +174,7 @@ impl History {
         mut claim: Claim<'_>,
         below: &dyn Store,
         deadline: Deadline,
-    ) -> Option<Arc<Shared>> {
+    ) -> Option<Full> {
         let mut pending = Vec::new();
         let why = self.store_claimed(chain, number, claim.run(), below, deadline, &mut pending).await;
         // What is stored is published whatever came then: it is good for somebody.
@@ -179,7 +191,7 @@ impl History {
         below: &dyn Store,
         deadline: Deadline,
         pending: &mut Vec<(Stored, Option<Ticket>)>,
-    ) -> Option<Arc<Shared>> {
+    ) -> Option<Full> {
         let size = below.geometry().size;
         let mut rest = run;
         let mut read_now = |bytes, room: &mut [u8]| below.read_now(bytes, room);
@@ -189,7 +201,7 @@ impl History {
                     rest = rest.without(stored.count);
                     pending.push((stored, ticket));
                 }
-                Attempt::Hold(snapshot) => return Some(snapshot),
+                Attempt::Hold(full) => return Some(full),
                 Attempt::Wait(snapshot) => wait_for_storage(chain, &snapshot, deadline).await,
                 Attempt::NoTaker => return None,
                 Attempt::Unreadable(error) => return self.unreadable(chain, &error),
@@ -223,7 +235,7 @@ impl History {
                     rest = rest.without(stored.count);
                     pending.push((stored, ticket));
                 }
-                Attempt::Hold(snapshot) => return Some(snapshot),
+                Attempt::Hold(full) => return Some(full),
                 Attempt::Wait(snapshot) => wait_for_storage(chain, &snapshot, deadline).await,
                 Attempt::Unreadable(error) => return self.unreadable(chain, &error),
                 Attempt::NoTaker | Attempt::NotNow => return None,
@@ -275,12 +287,14 @@ impl History {
                     Err(no_room) => no_room,
                 }
             };
-            let (snapshot, trouble) = match no_room {
+            let (full, trouble) = match no_room {
                 NoRoom::NoTaker => return Attempt::NoTaker,
-                NoRoom::Wait(snapshot) if snapshot.holds() => return Attempt::Hold(snapshot),
+                NoRoom::Wait(snapshot) if snapshot.holds() => return Attempt::Hold(Full::new(snapshot)),
                 NoRoom::Wait(snapshot) => return Attempt::Wait(snapshot),
-                NoRoom::Broken(snapshot, trouble) => (snapshot, trouble),
+                NoRoom::Broken(snapshot, trouble) => (Full::new(snapshot), trouble),
                 NoRoom::Full(snapshot) => {
+                    // Noted before the lanes are looked at: room that comes later is no longer missed there.
+                    let full = Full::new(snapshot);
                     for other in lanes {
                         let mut lane = lock_lane(other);
                         if let Some(open) = lane.with_room().filter(|open| chain.takes(open)) {
@@ -288,15 +302,15 @@ impl History {
                             return self.settle(lane, chain, zone, run, filled);
                         }
                     }
-                    let trouble = snapshot.storage.why_full();
-                    snapshot.no_space(Some(self.origin()), trouble.cause);
-                    (snapshot, trouble)
+                    let trouble = full.snapshot.storage.why_full();
+                    full.snapshot.no_space(Some(self.origin()), trouble.cause);
+                    (full, trouble)
                 }
             };
-            if snapshot.holds() && !trouble.is_no_memory() {
-                return Attempt::Hold(snapshot);
+            if full.snapshot.holds() && !trouble.is_no_memory() {
+                return Attempt::Hold(full);
             }
-            snapshot.fail_for(trouble);
+            full.snapshot.fail_for(trouble);
         }
     }
 
@@ -440,20 +454,20 @@ async fn wait_for_storage(chain: &Chain, snapshot: &Arc<Shared>, deadline: Deadl
 }
 
 /// Holds a write until its snapshot's storage has room; the snapshot fails when that takes too long.
-async fn wait_for_room(snapshot: &Arc<Shared>, origin: &str, deadline: &mut Deadline) {
-    let begun = Instant::now();
-    let left = snapshot.wait_begins(origin, deadline.paused);
-    let room = wait::bounded(left, snapshot.storage.room(snapshot)).await;
+async fn wait_for_room(full: &Full, origin: &str, deadline: &mut Deadline) {
+    let (snapshot, begun) = (&full.snapshot, Instant::now());
+    let waits = snapshot.wait_begins(origin, deadline.paused);
+    let room = wait::bounded(waits.left, snapshot.storage.room(snapshot, full.seen)).await;
     deadline.pause(begun.elapsed());
-    if room.is_none() {
-        snapshot.fail_for(snapshot.storage.why_no_room(deadline.paused));
+    match room {
+        Some(()) => snapshot.room_came(),
+        None => snapshot.fail_for(snapshot.storage.why_no_room(deadline.paused)),
     }
-    snapshot.wait_ends();
 }
 
 impl History {
     /// Old contents cannot be read: no snapshot can be kept. Always `None`.
-    fn unreadable(&self, chain: &Chain, error: &Error) -> Option<Arc<Shared>> {
+    fn unreadable(&self, chain: &Chain, error: &Error) -> Option<Full> {
         let cause = Cause::of(error);
         if cause.kind == ErrorKind::Gone {
             chain.tell_gone(self.origin(), Some(cause));

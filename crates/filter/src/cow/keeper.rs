@@ -67,16 +67,19 @@ impl Keeper {
         Ok((number, texts.into_iter().enumerate().map(record).collect()))
     }
 
-    /// Records of what a storage was extended by since its last one.
-    fn extensions(&self, storage: &Arc<DiffStorage>) -> Vec<Record> {
+    /// Asks for what a storage was extended by since the last time to be recorded: by itself, because a copy that comes with
+    /// it may fail, and under the lock, because nobody's copy may be recorded before.
+    fn record_extensions(&self, storage: &Arc<DiffStorage>) {
         let mut stores = self.stores();
-        let Some(one) = stores.iter_mut().find(|one| is(&one.storage, storage)) else { return Vec::new() };
+        let Some(one) = stores.iter_mut().find(|one| is(&one.storage, storage)) else { return };
         let specs = storage.stores();
         let new = specs.iter().skip(one.recorded).filter_map(|spec| spec.to_text().ok());
         let store = one.number;
-        let records = new.map(|spec| Record::MoreStore { store, id: Uuid::nil(), spec }).collect();
+        let records: Vec<_> = new.map(|spec| Record::MoreStore { store, id: Uuid::nil(), spec }).collect();
         one.recorded = specs.len();
-        records
+        if !records.is_empty() {
+            self.journal.commit(Vec::new(), records);
+        }
     }
 
     /// Storages in which nothing is any more: they go with their last user.
@@ -122,21 +125,21 @@ impl Keeper {
         if placed.is_none() && *slot != SlotId::ZERO {
             return Ticket::told(Outcome::NoStore("its diff storage is not known to the journal".to_owned()));
         }
-        let (writes, mut records, record) = match placed {
+        let (writes, record) = match placed {
             None => {
                 let zero = Zero { epoch, first, count: *count };
                 let record = if what == Kept::Image { Record::ImageZero(zero) } else { Record::Zero(zero) };
-                (Vec::new(), Vec::new(), record)
+                (Vec::new(), record)
             }
             Some((segment, at, write)) => {
                 let slots = Slots { epoch, first, at, crcs: sums.clone() };
                 let record =
                     if what == Kept::Image { Record::ImageWritten(slots) } else { Record::Copied(slots) };
-                (vec![write], self.extensions(&segment.storage), record)
+                self.record_extensions(&segment.storage);
+                (vec![write], record)
             }
         };
-        records.push(record);
-        self.journal.commit(writes, records)
+        self.journal.commit(writes, vec![record])
     }
 
     fn place(

@@ -69,8 +69,31 @@ pub(crate) struct Shared {
     told_full: AtomicBool,
     /// The devices that were told to be gone.
     told_gone: Mutex<Vec<String>>,
-    /// Since when writers wait for room.
-    waiting_since: Mutex<Option<Instant>>,
+    /// Writers that wait for room, and since when the first of them does.
+    waiting: Mutex<Option<Waiting>>,
+}
+
+#[derive(Clone, Copy)]
+struct Waiting {
+    since: Instant,
+    writers: usize,
+    /// Whether that was told since room came last.
+    told: bool,
+}
+
+/// A writer that waits for room.
+pub(crate) struct WaitsForRoom<'a> {
+    snapshot: &'a Shared,
+    /// How long it may.
+    pub(crate) left: Duration,
+}
+
+impl Drop for WaitsForRoom<'_> {
+    fn drop(&mut self) {
+        let mut waiting = self.snapshot.waiting();
+        *waiting =
+            waiting.and_then(|one| (one.writers > 1).then(|| Waiting { writers: one.writers - 1, ..one }));
+    }
 }
 
 impl Shared {
@@ -96,7 +119,7 @@ impl Shared {
             told_low: AtomicBool::new(false),
             told_full: AtomicBool::new(false),
             told_gone: Mutex::default(),
-            waiting_since: Mutex::default(),
+            waiting: Mutex::default(),
         })
     }
 
@@ -240,32 +263,44 @@ impl Shared {
         self.on_full != OnFull::Drop
     }
 
-    /// A writer that has waited for `waited` already begins to wait for room; how long it may.
-    pub(crate) fn wait_begins(&self, device: &str, waited: Duration) -> Duration {
-        let OnFull::Hold { timeout } = self.on_full else { return Duration::ZERO };
-        let mut first = false;
-        let since = *self.waiting_since().get_or_insert_with(|| {
-            first = true;
-            Instant::now()
-        });
-        if first {
+    /// A writer that has waited for `waited` already waits for room, as long as this is kept.
+    pub(crate) fn wait_begins(&self, device: &str, waited: Duration) -> WaitsForRoom<'_> {
+        let timeout = match self.on_full {
+            OnFull::Hold { timeout } => timeout,
+            OnFull::Drop => Duration::ZERO,
+        };
+        let before = {
+            let mut waiting = self.waiting();
+            let first = || Waiting { since: Instant::now(), writers: 0, told: false };
+            let before = waiting.unwrap_or_else(first);
+            *waiting = Some(Waiting { writers: before.writers + 1, told: true, ..before });
+            before
+        };
+        if !before.told {
             self.events.holding(&self.name, &self.space(Some(device), None), timeout);
         }
-        timeout.saturating_sub(since.elapsed().max(waited))
+        WaitsForRoom { snapshot: self, left: timeout.saturating_sub(before.since.elapsed().max(waited)) }
     }
 
-    /// There is room.
-    pub(crate) fn wait_ends(&self) {
-        *self.waiting_since() = None;
+    /// There is room: time begins anew for all who still wait.
+    pub(crate) fn room_came(&self) {
+        if let Some(waiting) = &mut *self.waiting() {
+            (waiting.since, waiting.told) = (Instant::now(), false);
+        }
     }
 
     /// Whether writers wait for room now.
     pub(crate) fn is_waited_for(&self) -> bool {
-        self.waiting_since().is_some()
+        self.waiting().is_some()
     }
 
-    fn waiting_since(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.waiting_since.lock().unwrap_or_else(PoisonError::into_inner)
+    #[cfg(all(test, not(feature = "shuttle")))]
+    pub(crate) fn writers_waiting(&self) -> usize {
+        self.waiting().map_or(0, |waiting| waiting.writers)
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Option<Waiting>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Its storage broke, while that origin was written to.

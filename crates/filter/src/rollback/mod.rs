@@ -166,7 +166,7 @@ impl Rollback {
         let snapshot = of.image().snapshot_id();
         let this = Self { core: Core::new(of.origin(), source) };
         of.history().set_rollback(&this, snapshot)?;
-        let begun = this.core.begin(options, snapshot, this_boot(), resumed.unwrap_or(false), pending);
+        let begun = this.core.begin(options, snapshot, this_boot(), resumed, pending);
         if begun.is_err() || this.is_over() {
             of.history().forget_rollback();
         }
@@ -248,12 +248,12 @@ impl Core {
         options: &RollbackOptions,
         snapshot: Uuid,
         boot: Uuid,
-        flush_first: bool,
+        resumed: Option<bool>,
         pending: impl FnOnce(u64) -> Result<ZoneBits>,
     ) -> Result<()> {
         let blame = |error: Error| error.device(self.device.name()).op("rollback");
         self.attach(options.freeze, pending).map_err(blame)?;
-        let noted = self.note(options, snapshot, boot, flush_first);
+        let noted = self.note(options, snapshot, boot, resumed.unwrap_or(false));
         match noted.and_then(|()| worker::start(self, options.queue.clone())) {
             Ok(go) => {
                 self.enter(Stage::Running);
@@ -261,8 +261,17 @@ impl Core {
                 Ok(())
             }
             Err(error) => {
+                // Before writers go on: with its log the next start would put old contents over theirs.
+                let forgotten = if resumed.is_none() { forget_log(options) } else { Ok(()) };
                 self.detach();
-                Err(blame(error))
+                let error = blame(error);
+                Err(match forgotten {
+                    Ok(()) => error,
+                    Err(also) => {
+                        let hint = format!("remove {LOG_NAME}, or the next start goes on with it: {also}");
+                        error.hint(hint)
+                    }
+                })
             }
         }
     }
@@ -315,6 +324,13 @@ impl Core {
         self.set_log(log);
         Ok(())
     }
+}
+
+/// Removes the log of a rollback that did not begin.
+fn forget_log(options: &RollbackOptions) -> Result<()> {
+    let Some(folder) = &options.folder else { return Ok(()) };
+    folder.remove(LOG_NAME)?;
+    folder.sync()
 }
 
 /// The boot this process runs in; nil where the kernel does not say.

@@ -67,7 +67,7 @@ impl LiveMap {
     #[inline]
     pub(crate) fn is_set(&self, run: Run) -> bool {
         let word = run.first / 64;
-        if run.end > word * 64 && run.end - word * 64 <= 64 {
+        if run.end > word * 64 && run.end - word * 64 <= 64 && run.end <= self.blocks {
             let mask = mask_of(word, run);
             return self.word(word) & mask == mask || self.is_full(run.first / LEAF_BLOCKS);
         }

@@ -79,6 +79,11 @@ impl Drop for Token {
         let slots = std::mem::take(self.slots.get_mut().unwrap_or_else(PoisonError::into_inner));
         self.retired.fetch_sub(slots.len(), Ordering::Relaxed);
         self.history.table.free(slots);
+        // One after another: each in the drop of the one before would need a stack as long as the list.
+        let mut next = self.next.take();
+        while let Some(token) = next {
+            next = Arc::into_inner(token).and_then(|mut token| token.next.take());
+        }
     }
 }
 
@@ -143,7 +148,11 @@ impl Overlay {
 
     /// Gives back what is retired as soon as its readers are gone, however little it is.
     fn give_back(&self) {
-        let before = self.turn(&mut self.now.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        // Without anything to give back there would be one more token each time a full image is written to.
+        let holds_any = !now.slots.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
+        let before = if holds_any { self.turn(&mut now) } else { None };
+        drop(now);
         drop(before);
     }
 
@@ -434,3 +443,7 @@ impl Drop for Overlay {
         }
     }
 }
+
+#[cfg(all(test, not(feature = "shuttle")))]
+#[path = "overlay_tests.rs"]
+mod tests;

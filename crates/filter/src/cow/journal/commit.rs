@@ -105,7 +105,14 @@ struct Inner {
     queue: Mutex<Queue>,
     bell: Condvar,
     /// Locked while another one takes its place, or while it is marked as failed.
-    file: Mutex<Arc<dyn StateFile>>,
+    file: Mutex<Named>,
+}
+
+/// The file that has the journal's name, and the one that may have it after a crash: the one before, until the new name is
+/// on stable storage.
+struct Named {
+    now: Arc<dyn StateFile>,
+    before: Option<Arc<dyn StateFile>>,
 }
 
 /// See the module. Dropped, it ends; what was not committed by then is not.
@@ -170,7 +177,7 @@ impl Journal {
             header: scan.header.clone(),
             queue: Mutex::default(),
             bell: Condvar::new(),
-            file: Mutex::new(file.clone()),
+            file: Mutex::new(Named { now: file.clone(), before: None }),
         });
         let len = file.len()?;
         let mut committer = Committer {
@@ -308,8 +315,9 @@ impl Inner {
             return true;
         }
         let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        let marked = file.write_at(FAILED_AT, &failed_sector(why)).and_then(|()| file.sync());
-        if marked.is_ok() {
+        let mut marked = [Some(&file.now), file.before.as_ref()].into_iter().flatten();
+        if marked.all(|file| file.write_at(FAILED_AT, &failed_sector(why)).and_then(|()| file.sync()).is_ok())
+        {
             return true;
         }
         // One that is not there says the same.
@@ -534,9 +542,10 @@ impl Committer {
         };
         // From here on an error leaves open which of the two will be found, so it must not pass.
         let mut file = self.inner.file.lock().unwrap_or_else(PoisonError::into_inner);
+        file.before = Some(std::mem::replace(&mut file.now, done.file.clone()));
         self.inner.folder.rename(&done.name, &self.inner.name)?;
-        file.clone_from(&done.file);
         self.inner.folder.sync()?;
+        file.before = None;
         drop(file);
         let end = done.end + (self.end - from);
         (self.file, self.live, self.end, self.zeroed) = (done.file, done.end, end, end);

@@ -181,11 +181,13 @@ impl DiffStorage {
         let first = self.inner.work().volumes.last().map_or(0, |last| last.volume.end());
         let volumes = open(&spec, first)?;
         stores.push(spec);
-        drop(stores);
+        // Before others may extend it: they number their segments behind these.
         let mut work = self.inner.work();
         work.volumes.extend(volumes.into_iter().map(|volume| volume::State::new(Arc::new(volume))));
+        work.room_changes += 1;
         let owners = work.owners();
         drop(work);
+        drop(stores);
         // Before anybody goes on, so that what comes of it is told.
         owners.iter().for_each(|owner| owner.extended());
         self.wake();

@@ -15,13 +15,20 @@ impl DiffStorage {
         self.until(|work| work.failed.is_some() || work.backlog() < BACKLOG_MAX)
     }
 
-    /// Waits until a segment may be had, or the snapshot has failed.
-    pub(crate) fn room<'a>(&'a self, snapshot: &'a Shared) -> impl Future<Output = ()> + 'a {
+    /// Waits until a segment may be had, or the snapshot has failed; also until room came since it had come `seen` times:
+    /// somebody else may have taken the segment, but there is room in it.
+    pub(crate) fn room<'a>(&'a self, snapshot: &'a Shared, seen: u64) -> impl Future<Output = ()> + 'a {
         self.until(move |work| {
             !snapshot.is_active()
                 || work.failed.is_some()
+                || work.room_changes != seen
                 || (work.backlog() < BACKLOG_MAX && work.has_place())
         })
+    }
+
+    /// How often room came.
+    pub(crate) fn room_changes(&self) -> u64 {
+        self.inner.work().room_changes
     }
 
     fn until(&self, done: impl Fn(&Work) -> bool) -> impl Future<Output = ()> {

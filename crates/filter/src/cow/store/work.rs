@@ -30,6 +30,8 @@ pub(super) struct Work {
     pub(super) ready: Vec<Buf>,
     pub(super) ready_target: usize,
     pub(super) used: u32,
+    /// How often segments were given back or added.
+    pub(super) room_changes: u64,
     pub(super) tell_low: bool,
     /// The origin whose copy took the last segment.
     pub(super) origin: Option<Arc<str>>,
@@ -89,6 +91,7 @@ impl Work {
 
     pub(super) fn give_back_place(&mut self, place: u32) {
         self.used -= 1;
+        self.room_changes += 1;
         let after = self.volumes.partition_point(|state| state.volume.first <= place);
         if let Some(state) = after.checked_sub(1).and_then(|at| self.volumes.get_mut(at)) {
             state.give_back(place);

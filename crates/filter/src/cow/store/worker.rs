@@ -169,6 +169,7 @@ impl Inner {
         match grown {
             Ok(()) => {
                 state.grown();
+                work.room_changes += 1;
                 let waiting = work.take_waiting();
                 drop(work);
                 owners.iter().for_each(|owner| owner.grown(origin.as_deref()));

@@ -8,7 +8,7 @@ use bowline_block::*;
 use bowline_device::Device;
 
 use super::support::*;
-use crate::cow::store::Fault;
+use crate::cow::store::{Fault, Got};
 use crate::cow::*;
 
 fn take_by(
@@ -152,6 +152,57 @@ fn room_that_another_snapshot_gives_back_lets_writers_go_on() {
     });
     assert_eq!(second.state(), SnapshotState::Active);
     assert!(contents(image(&second)) == before, "I2");
+}
+
+/// All who waited looked for a segment of their own: one of them got the only one that came, and the others let the
+/// snapshot fail beside its empty slots.
+#[test]
+fn room_for_one_segment_is_room_for_all_who_wait() {
+    let (_, one) = device(2, Pace::Now);
+    let (store, two) = device(2, Pace::Now);
+    let before = store.contents();
+    let storage = memory(MIB);
+    let told = Arc::new(Told::default());
+    let first = take_by("first", &one, &storage, OnFull::Drop, &told);
+    overwrite(&one, 0, SEGMENT_BYTES, 3);
+    let second = take_by("second", &two, &storage, hold(Duration::from_secs(5)), &told);
+    overwrite(&two, 0, 3 * SEGMENT_BYTES, 4);
+    std::thread::scope(|scope| {
+        let two = &two;
+        let writers: Vec<_> = (0..4)
+            .map(|at| scope.spawn(move || write(&**two, MIB + at * GRANULE_BYTES, &[5; 512])))
+            .collect();
+        until("the wait", || second.shared.writers_waiting() == 4);
+        assert!(writers.iter().all(|writer| !writer.is_finished()));
+        first.remove(FREEZE).unwrap();
+    });
+    assert_eq!(second.state(), SnapshotState::Active, "{:?}", told.all());
+    assert_eq!(second.shared.writers_waiting(), 0);
+    assert!(contents(image(&second)) == before, "I2");
+}
+
+/// Two at once got the same numbers for their segments, so that what was given back was handed out twice.
+#[test]
+fn stores_that_are_added_at_once_share_no_segments() {
+    for _ in 0..50 {
+        let storage = memory(MIB);
+        let barrier = std::sync::Barrier::new(4);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    barrier.wait();
+                    storage.extend(memory_spec(MIB)).unwrap();
+                });
+            }
+        });
+        let mut segments = Vec::new();
+        while let Got::Segment(segment) = storage.segment(&Arc::from("d")) {
+            segments.push(segment);
+        }
+        let places: std::collections::BTreeSet<_> = segments.iter().map(|segment| segment.place).collect();
+        assert_eq!((segments.len(), places.len()), (20, 20), "I2");
+        segments.iter().for_each(|segment| storage.take_back(segment));
+    }
 }
 
 #[test]

@@ -118,7 +118,7 @@ fn run(seed: u64, stops: bool) -> Run {
     let folder = SimFolder::powered_by(&power);
     let taken = Taken(Duration::from_micros(300));
     let (device, core) = core_over(&disk, taken);
-    core.begin(&options_in(&folder), SNAPSHOT, FIRST, false, |_| taken.preserved()).unwrap();
+    core.begin(&options_in(&folder), SNAPSHOT, FIRST, None, |_| taken.preserved()).unwrap();
     let begun = power.now();
     let mut dice = Dice(seed * 0x1234_5679 + 99);
     let mut writes: Vec<Written> = Vec::new();
@@ -167,7 +167,7 @@ fn go_on(image: Image, folder: &SimFolder, boot: Uuid) -> std::result::Result<Op
     };
     let pending = found.pending(boot == found.header.boot).map_err(|error| error.to_string())?;
     let (_device, core) = core_over(&disk, Taken(Duration::ZERO));
-    core.begin(&options_in(folder), SNAPSHOT, boot, boot == FIRST, |_| Ok(pending))
+    core.begin(&options_in(folder), SNAPSHOT, boot, Some(boot == FIRST), |_| Ok(pending))
         .map_err(|error| error.to_string())?;
     done(&Rollback { core });
     Ok(Some(disk.contents().bytes(ByteRange::new(0, SIZE))))

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use bowline_block::*;
 use bowline_device::Device;
 use bowline_sim::{Faults, SimDisk};
-use bowline_state::SimFolder;
+use bowline_state::{FolderFault, FolderOp, SimFolder, Trouble};
 
 use super::*;
 use crate::cow::*;
@@ -160,4 +160,25 @@ fn a_log_that_breaks_is_removed_and_the_rollback_goes_on() {
     done(&rollback);
     assert!(contents(&*device)[256 << 10..].iter().all(|&byte| byte == 1));
     assert_eq!(check_log(&*folder).unwrap(), None);
+}
+
+/// It had its name already: the next start would have gone on with a rollback that was told not to have begun.
+#[test]
+fn a_rollback_that_does_not_begin_leaves_no_log() {
+    let (_, device, snapshot) = world();
+    let folder = SimFolder::new();
+    let fault = |op| FolderFault { op: Some(op), after: 0, times: 1, trouble: Trouble::Fail(ErrorKind::Io) };
+    folder.plan(fault(FolderOp::SyncNames));
+    let options = RollbackOptions { folder: Some(Arc::new(folder.clone())), ..options() };
+    let error = Rollback::begin(&snapshot.devices()[0], &options).err().expect("not begun");
+    assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+    assert!(contents(&*device)[..1 << 20].iter().all(|&byte| byte == 2), "nothing has changed");
+    write(&*device, 0, &[3; 512]);
+    assert!(folder.contents(LOG_NAME).is_none(), "I5");
+    for seed in 0..8 {
+        let left = folder.cut_at(folder.power().now(), seed);
+        assert!(left.contents(LOG_NAME).is_none(), "I5, whatever the cut leaves");
+    }
+    assert!(Rollback::resume(&snapshot.devices()[0], &options).unwrap().is_none());
+    assert_eq!(read(&*device, ByteRange::new(0, 512)).unwrap(), [3; 512]);
 }

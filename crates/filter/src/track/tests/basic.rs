@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use bowline_block::{ByteRange, ErrorKind};
+use bowline_block::{ByteRange, ErrorKind, Filter, Op, Request, Verdict};
 
+use super::support::{K, Memory};
 use crate::track::{NoTrackEvents, Tracker};
-
-const K: u64 = 4096;
 
 fn tracker(size: u64) -> Arc<Tracker> {
     Tracker::memory("d", size, Arc::new(NoTrackEvents))
@@ -73,4 +72,17 @@ fn i4_what_cannot_be_known_is_refused() {
     tracker.renew("test");
     assert_eq!(tracker.changed_in(closed.generation, 1, None).unwrap_err().kind(), ErrorKind::Gone);
     assert_eq!(tracker.epoch_of("a"), None);
+}
+
+/// Behind a map that was filled at once, blocks beyond its end counted as marked.
+#[test]
+fn i4_a_write_beyond_the_end_of_a_full_map_begins_a_generation() {
+    let tracker = tracker(100 * K);
+    let closed = tracker.close_epoch("a");
+    tracker.mark_blocking(ByteRange::new(0, 100 * K));
+    let grown = Memory::new(102 * K);
+    let beyond = Request::new(Op::Write, ByteRange::new(100 * K, K));
+    assert!(matches!(tracker.ask(&beyond, &*grown), Verdict::Pass));
+    assert_ne!(tracker.generation(), closed.generation, "the device has grown");
+    assert_eq!(tracker.status().size, 102 * K);
 }

@@ -93,6 +93,37 @@ fn i4_what_was_excluded_counts_behind_its_exclusion_and_behind_a_crash() {
     assert!(rig.tracker.changed(1, None).unwrap().contains(ByteRange::new(8 * M, M)));
 }
 
+/// Nothing is written near it: no intent says it too.
+#[test]
+fn i4_an_excluded_range_by_itself_counts_behind_a_crash_and_a_clean_stop() {
+    let excluded = ByteRange::new(48 * M, M);
+    let excluding = || {
+        let mut rig = Rig::new(SimFolder::new(), SIZE, None);
+        rig.take();
+        rig.tracker.exclude(&[excluded]);
+        rig
+    };
+    let crashed = open(&excluding().folder.kill(), SIZE, None);
+    assert!(crashed.tracker.changed(1, None).unwrap().contains(excluded), "behind a crash");
+    let rig = excluding();
+    let session = rig.save();
+    let stopped = open(&rig.folder, SIZE, Some(session));
+    assert_eq!(stopped.continuity, Continuity::Clean);
+    assert!(stopped.tracker.changed(1, None).unwrap().contains(excluded), "behind a clean stop");
+}
+
+#[test]
+fn i4_nothing_changes_in_a_generation_that_is_not_durable_yet() {
+    let mut rig = Rig::new(SimFolder::new(), SIZE, None);
+    rig.take();
+    rig.folder.stall(0);
+    rig.tracker.resized(SIZE + M);
+    assert!(!rig.tracker.mark_now(block(3)), "after a crash the old generation would be believed");
+    rig.folder.release();
+    rig.tracker.mark_blocking(block(3));
+    assert!(rig.tracker.status().durable);
+}
+
 #[test]
 fn i4_another_device_is_refused_with_the_reason() {
     let now = || Ok(fingerprint(SIZE));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bowline_block::{Error, ErrorKind};
 use bowline_sim::Rng;
-use bowline_state::{Folder, SimFolder};
+use bowline_state::{Folder, FolderFault, FolderOp, SimFolder, Trouble};
 
 use super::support::*;
 use crate::cow::journal::check::{JournalReport, check_journal};
@@ -119,6 +119,32 @@ fn a_cut_at_any_moment_of_a_compaction_leaves_the_old_or_the_new_one() {
             let holding = index.resolve().unwrap().remove(&1).unwrap();
             assert_eq!(holding.copied.pieces().map(|piece| piece.count).sum::<u64>(), BLOCKS);
             assert_eq!(read.next_sequence, scanned.next_sequence, "the tail fits behind either");
+        }
+    }
+}
+
+/// Its new name may not last: the file that had it before must say as well that it failed.
+#[test]
+fn a_journal_that_fails_while_it_is_replaced_has_failed_under_either_name() {
+    let world = World::new(1);
+    let taken = Taken { epoch: 1, snapshot: uuid::Uuid::nil(), size: header().size, store: 0 };
+    let commit = |records| {
+        let told = world.journal.commit(Vec::new(), records).wait(std::time::Duration::from_secs(20));
+        told.expect("told in time")
+    };
+    assert_eq!(commit(vec![Record::Member(taken)]), Outcome::Durable);
+    let trouble = Trouble::Fail(ErrorKind::Io);
+    world.folder.plan(FolderFault { op: Some(FolderOp::SyncNames), after: 0, times: 1, trouble });
+    let image = |first| Record::ImageZero(Zero { epoch: 1, first, count: 1 });
+    let failed = (0..30_000u64).any(|round| {
+        let told = commit((0..20).map(|at| image((round + at) % BLOCKS)).collect());
+        matches!(told, Outcome::NoJournal(_))
+    });
+    assert!(failed, "the new name could not be made durable");
+    for seed in 0..32 {
+        let left = world.folder.cut_at(world.folder.power().now(), seed);
+        if let Some(file) = left.open(NAME).unwrap() {
+            assert!(scan(&*file, None, |_| Ok(())).unwrap().failed.is_some(), "I2, seed {seed}");
         }
     }
 }
