@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::changes::ChangeSet;
 use super::epochs::ClosedSet;
-use super::sync::lock;
+use super::sync::{Ordering, lock};
 use super::tracker::Inner;
 
 impl Inner {
@@ -43,6 +43,11 @@ impl Inner {
         }
         if history.chain.first().is_some_and(|first| since + 1 < first) {
             return Err(self.gone(format!("what changed right behind take {since} is not known")));
+        }
+        if until.is_none() && self.detached.load(Ordering::SeqCst) {
+            return Err(
+                self.gone("the tracker was taken off its device: what changed since is not seen".to_owned())
+            );
         }
         let mut sets = history.chain.sets(since, until.unwrap_or(u64::MAX));
         drop(history);

@@ -60,6 +60,11 @@ impl Inner {
     }
 
     pub(crate) fn close_epoch(&self, snapshot: &str) -> Closed {
+        if self.detached.load(Ordering::SeqCst) {
+            // An epoch that may lack changes must not be one that can be asked about.
+            let size = self.current.load().shape.size;
+            self.renew(size, "the tracker is off its device");
+        }
         let mut history = lock(&self.history);
         if history.disk.on && self.current.load().epoch + 1 >= history.disk.limit {
             drop(history);

@@ -248,6 +248,9 @@ fn i4_a_resized_device_and_a_tracker_taken_off_begin_anew() {
     drop(frozen);
     rig.write(1);
     assert_eq!(rig.tracker.generation(), before, "off the device it sees nothing");
+    assert_eq!(rig.tracker.changed(1, None).unwrap_err().kind(), ErrorKind::Gone, "and says so");
+    let closed = rig.tracker.close_epoch("off");
+    assert_ne!(closed.generation, before, "no epoch that lacks a change is one of the old generation");
     super::support::attach(&rig.device, &rig.tracker);
     rig.write(2);
     assert_ne!(rig.tracker.generation(), before);

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use bowline_block::ByteRange;
+use bowline_block::{Buf, ByteRange, Io, Op, Request, Store};
 use bowline_device::Device;
 
-use super::support::{K, Memory, attach, write};
+use super::support::{K, Memory, attach, block_on, write};
 use crate::cow::{self, NoEvents, Origin, StoreKind, StoreSpec};
 use crate::track::{NoTrackEvents, Tracker};
 
@@ -38,4 +38,22 @@ fn a_take_closes_an_epoch_of_the_tracker() {
     assert_eq!(second.devices()[0].tracked().unwrap().epoch, 2);
     assert_eq!(tracker.changed(1, Some(2)).unwrap().extents(0, 9).0, [ByteRange::new(8 * K, K)]);
     assert_eq!(tracker.changed(2, None).unwrap().extents(0, 9).0, [ByteRange::new(16 * K, K)]);
+}
+
+/// Whether they are done on the spot or not.
+#[test]
+fn i4_all_that_is_written_to_an_image_is_marked() {
+    let (device, tracker) = tracked(4 << 20);
+    let origin = Origin { tracker: Some(tracker.clone()), ..Origin::new(device, None) };
+    let first = take("a", &origin);
+    let image = first.devices()[0].image();
+    let submit = |op, at, data: &[u8], len| {
+        let request = Request::new(op, ByteRange::new(at, len));
+        block_on(image.submit(Io::new(request, Buf::copy_of(data)))).result.unwrap();
+    };
+    submit(Op::Write, 8 * K, &[1; 4096], K);
+    submit(Op::Discard, 8 * K, &[], K);
+    submit(Op::WriteZeroes, 16 * K, &[], K);
+    let found = tracker.changed(1, None).unwrap();
+    assert!(found.contains(ByteRange::new(8 * K, K)));
 }
