@@ -288,3 +288,53 @@ fn a_tracked_device_shrinks_and_grows() {
     let listed = extents(&daemon.json(&["changes", "disk", "--since", "s"]));
     assert_eq!(listed, blocks_of(&[written], 4 * KIB));
 }
+
+/// The file is cut, a client meets that, and the file is made whole again: what was cut off is zeroes that nobody wrote.
+/// Tracking had the same generation before, and a list without them.
+#[test]
+fn a_tracked_file_cut_and_made_whole_again_costs_the_generation() {
+    for ask_at_once in [true, false] {
+        let daemon = Daemon::start();
+        let path = daemon.add_tracked("disk", DISK);
+        let (mut client, _) = filled(&daemon);
+        let shown = daemon.json(&["device", "show", "disk"]);
+        let generation = shown["tracking"]["generation"].as_str().unwrap().to_owned();
+        let epoch = daemon.json(&["snapshot", "show", "s"])["devices"][0]["epoch"].as_u64().unwrap();
+        assert_eq!(known_since(&daemon, epoch, &generation), Some(Vec::new()));
+        let file = std::fs::File::options().write(true).open(&path).unwrap();
+        file.set_len(DISK / 2).unwrap();
+        assert!(matches!(client.read(DISK - PIECE, PIECE), Err(NbdError::Errno(EIO))));
+        file.set_len(DISK).unwrap();
+        assert_eq!(client.read(DISK - PIECE, PIECE).unwrap(), vec![0; usize::try_from(PIECE).unwrap()]);
+        if ask_at_once {
+            assert_eq!(known_since(&daemon, epoch, &generation), None, "I4");
+        } else {
+            // Nobody asks: a crash now must not find the old generation.
+            eventually("the generation is another", || {
+                let now = daemon.json(&["device", "show", "disk"]);
+                (now["tracking"]["generation"].as_str() != Some(generation.as_str())).then_some(())
+            });
+        }
+        assert_eq!(daemon.json(&["snapshot", "show", "s"])["state"], "failed", "I2");
+        // From here on it is tracked as ever.
+        daemon.ok(&["snapshot", "take", "disk", "--name", "t"]);
+        client.write(0, &[1; 4096]).unwrap();
+        assert_eq!(extents(&daemon.json(&["changes", "disk", "--since", "t"])), [(0, 4 * KIB)]);
+    }
+}
+
+/// The same without a tracker: the history of the snapshots tells nothing, and their images make nothing up.
+#[test]
+fn an_untracked_file_cut_and_made_whole_again_costs_its_snapshots() {
+    let daemon = Daemon::start();
+    let path = daemon.add_file("disk", DISK);
+    let (mut client, _) = filled(&daemon);
+    let file = std::fs::File::options().write(true).open(&path).unwrap();
+    file.set_len(DISK / 2).unwrap();
+    assert!(matches!(client.read(DISK - PIECE, PIECE), Err(NbdError::Errno(EIO))));
+    file.set_len(DISK).unwrap();
+    let line = daemon.refused(&["changes", "disk", "--since", "s"]);
+    assert!(line.contains("was seen to end at"), "I4: {line}");
+    assert!(matches!(daemon.connect("s/disk").read(DISK - PIECE, PIECE), Err(NbdError::Errno(EIO))), "I2");
+    daemon.ok(&["snapshot", "remove", "s"]);
+}

@@ -28,7 +28,7 @@ pub use filter::{Altitude, Filter, HoldFuture, Verdict};
 pub use geometry::{BlockSize, Capabilities, Geometry};
 pub use range::ByteRange;
 pub use request::{Flags, Op, Request};
-pub use store::{Done, ExtentsFuture, Io, IoFuture, Now, Store};
+pub use store::{Done, ExtentsFuture, Io, IoFuture, Loss, Now, Store};
 
 #[cfg(test)]
 mod tests;

@@ -33,6 +33,15 @@ pub struct Done {
     pub data: Buf,
 }
 
+/// What a store held may have become something else, though nobody wrote to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// What is beneath ended here at some time, which is before the store's end.
+    Shorter(u64),
+    /// What is beneath was not there.
+    Vanished,
+}
+
 /// The future of a submitted request. It lives and is polled on the queue thread that made it; dropping it does not
 /// take back what the engine below has begun.
 pub type IoFuture<'a> = Pin<Box<dyn Future<Output = Done> + 'a>>;
@@ -90,6 +99,12 @@ pub trait Store: Send + Sync {
     fn resize(&self, size: u64) -> Result<()> {
         let _ = size;
         Err(Error::new(ErrorKind::Unsupported, "a store of this kind has a fixed size").op("resize"))
+    }
+
+    /// What was seen of a loss beneath the store since this was last asked, with a look at what is there now. It takes a
+    /// system call. One caller only: what it was told is forgotten here.
+    fn take_loss(&self) -> Option<Loss> {
+        None
     }
 
     /// Told once, when the device is removed or the daemon stops: nothing will be submitted any more.

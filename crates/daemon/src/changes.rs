@@ -67,6 +67,9 @@ impl Daemon {
 
     fn changed_since(&self, query: &ChangesQuery, since: &str) -> Result<Changes, ApiError> {
         let what = format!("changes of {} since {since}", query.device);
+        let (origin, _) = self.origin_and_end(query)?;
+        let entry = self.read().devices.get(&origin).cloned();
+        entry.iter().for_each(|entry| self.note_loss_of(entry));
         let interval = self.interval(query, since, &what)?;
         let found = self.changed_in(&interval, &what)?;
         // What was written to an image is a change of the image, and none of its origin.

@@ -54,6 +54,7 @@ pub(crate) struct Daemon {
     pub(crate) started: Instant,
     changing: Mutex<()>,
     probing: Mutex<()>,
+    pub(crate) losses: crate::losses::Losses,
     kept: Mutex<Kept>,
     unsaved: AtomicBool,
     stopping: AtomicBool,
@@ -62,6 +63,7 @@ pub(crate) struct Daemon {
 impl Daemon {
     pub(crate) fn new(queues: Queues, nbd: NbdDefaults, state: Option<StateFolder>) -> Arc<Self> {
         let (keeper, wishes) = crate::keeper::wishes();
+        let (losses, troubles) = crate::losses::Losses::new();
         let daemon = Arc::new(Self {
             queues,
             tables: Arc::default(),
@@ -72,10 +74,12 @@ impl Daemon {
             started: Instant::now(),
             changing: Mutex::new(()),
             probing: Mutex::new(()),
+            losses,
             kept: Mutex::new(Kept::Tables),
             unsaved: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
         });
+        crate::losses::start(&daemon, troubles);
         if daemon.state.is_some() {
             daemon.events.keep_with(keeper);
             crate::keeper::start(&daemon, wishes);

@@ -88,6 +88,7 @@ impl Daemon {
             entry.device.close();
             return Err(error);
         }
+        self.losses.watch(&entry.device);
         let geometry = entry.device.geometry();
         let notice = entry.notice.clone();
         self.write().devices.insert(name.clone(), entry.clone());

@@ -18,6 +18,8 @@ pub(crate) fn start(daemon: &Arc<Daemon>, wishes: Receiver<()>) {
     let started = std::thread::Builder::new().name("keeper".to_owned()).spawn(move || {
         while wishes.recv().is_ok() {
             let Some(daemon) = daemon.upgrade() else { return };
+            // A snapshot that fails may be the first to notice.
+            daemon.note_losses();
             let _turn = daemon.change();
             // What it cannot keep is told, and tried again with the next change.
             let _ = daemon.save("what the state folder keeps was brought up to date");

@@ -26,6 +26,7 @@ mod error;
 mod events;
 mod export;
 mod keeper;
+mod losses;
 mod metrics;
 mod mounts;
 mod rollback;

@@ -48,6 +48,7 @@ impl Daemon {
         let name = self.snapshot_name(request.name.as_deref())?;
         let what = format!("take snapshot {name}");
         let origins = self.origins(&request.devices)?;
+        origins.iter().for_each(|entry| self.note_loss_of(entry));
         let spec = spec_of(&request.store, request.limit, request.step)?;
         let excluded = self.check_storage(&what, &spec, &origins)?;
         self.check_ancestors(&what, &spec, &origins)?;
@@ -228,6 +229,7 @@ impl Daemon {
                 asked: None,
                 origin: OriginState::default(),
             };
+            self.losses.watch(&image.device);
             tables.devices.insert(name, image);
         }
         tables.snapshots.push(entry);

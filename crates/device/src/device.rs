@@ -1,13 +1,13 @@
 //! A device: what exports serve and snapshots are taken of.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use bowline_block::{
     Altitude, ByteRange, Done, Error, ErrorKind, ExtentList, ExtentsFuture, Flags, Geometry, Io, IoFuture,
-    Now, Op, Request, Result, Store,
+    Loss, Now, Op, Request, Result, Store,
 };
 
 use crate::gate::{Entry, Gate};
@@ -55,6 +55,7 @@ pub struct Device {
     /// Held by who froze the device.
     pub(crate) freezer: Mutex<bool>,
     gone: AtomicBool,
+    on_trouble: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 impl Device {
@@ -69,6 +70,7 @@ impl Device {
             top: ArcSwap::from_pointee(Level::Bottom(store)),
             freezer: Mutex::new(false),
             gone: AtomicBool::new(false),
+            on_trouble: OnceLock::new(),
         })
     }
 
@@ -96,6 +98,12 @@ impl Device {
         let mut sum = IoStats { in_flight: self.gate.in_flight(), ..IoStats::default() };
         self.gate.slots().for_each(|slot| slot.counters.add_to(&mut sum));
         sum
+    }
+
+    /// Has somebody told of each request that fails with an I/O error, or because the device is not there. Once and for
+    /// all. It is called on queue threads: it must be quick and must not block.
+    pub fn on_trouble(&self, tell: impl Fn() + Send + Sync + 'static) {
+        let _ = self.on_trouble.set(Box::new(tell));
     }
 
     /// Ends the device: requests from now on answer *gone*. Freeze first, so that none is inside.
@@ -136,6 +144,11 @@ impl Device {
 
     #[cold]
     fn blame(&self, error: Error, request: &Request) -> Error {
+        if matches!(error.kind(), ErrorKind::Io | ErrorKind::Gone)
+            && let Some(tell) = self.on_trouble.get()
+        {
+            tell();
+        }
         error.device(&self.name).op(request.op.name()).range(request.range)
     }
 
@@ -247,5 +260,9 @@ impl Store for Device {
             self.admit(&top, &Request::new(Op::Read, range))?;
             top.extents(range, max).await
         })
+    }
+
+    fn take_loss(&self) -> Option<Loss> {
+        self.top.load().take_loss()
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bowline_block::{
     Altitude, Buf, ByteRange, Done, Error, ErrorKind, ExtentKind, ExtentList, ExtentsFuture, Filter, Flags,
-    Geometry, Io, IoFuture, Now, Op, Request, Result, Store, Verdict,
+    Geometry, Io, IoFuture, Loss, Now, Op, Request, Result, Store, Verdict,
 };
 
 use crate::device::FilterId;
@@ -229,5 +229,9 @@ impl Store for Level {
 
     fn resize(&self, size: u64) -> Result<()> {
         self.bottom().resize(size)
+    }
+
+    fn take_loss(&self) -> Option<Loss> {
+        self.bottom().take_loss()
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bowline_block::{
-    ByteRange, Done, ErrorKind, ExtentList, ExtentsFuture, Geometry, Io, IoFuture, Now, Store,
+    ByteRange, Done, ErrorKind, ExtentList, ExtentsFuture, Geometry, Io, IoFuture, Loss, Now, Store,
 };
 
 /// The same bytes, read-only.
@@ -35,6 +35,10 @@ impl<S: Store + ?Sized> Store for ReadOnly<S> {
 
     fn extents(&self, range: ByteRange, max: usize) -> ExtentsFuture<'_> {
         self.0.extents(range, max)
+    }
+
+    fn take_loss(&self) -> Option<Loss> {
+        self.0.take_loss()
     }
 
     fn close(&self) {

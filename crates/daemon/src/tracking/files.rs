@@ -69,6 +69,7 @@ impl Daemon {
     /// Makes what a tracker knows durable at the clean stop. The device is flushed, and nobody uses it any more.
     pub(crate) fn save_tracker(&self, entry: &DeviceEntry) -> Option<(String, Uuid)> {
         let tracker = entry.origin.tracker()?;
+        self.note_loss_of(entry);
         let name = entry.device.name().to_owned();
         if !tracker.status().durable {
             return tracker.session().map(|session| (name, session));

@@ -140,6 +140,11 @@ impl History {
         *self.attachment() == Attachment::Over
     }
 
+    /// What is beneath the device is not what it was: nothing can be promised of it. All its snapshots fail.
+    pub fn fail(&self, reason: &str) {
+        self.chain.load().fail_all(reason);
+    }
+
     /// Bytes of memory: the index, and the bits with the tree that leads to them.
     #[must_use]
     pub fn memory(&self) -> IndexMemory {

@@ -10,11 +10,11 @@ mod open;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bowline_block::{
     BlockSize, Buf, ByteRange, Capabilities, Done, Error, ErrorKind, ExtentList, Flags, Geometry, Io,
-    IoFuture, Now, Op, Result, Store,
+    IoFuture, Loss, Now, Op, Result, Store,
 };
 use bowline_io::{File, FileOp, submit};
 
@@ -73,6 +73,9 @@ pub struct FileStore {
     cache: CacheMode,
     inline: Inline,
     flusher: Flusher,
+    /// Where the file was seen to end before its size, since that was last asked for; else the greatest number.
+    shortest: AtomicU64,
+    vanished: AtomicBool,
 }
 
 impl FileStore {
@@ -83,10 +86,24 @@ impl FileStore {
     }
 
     fn error(&self, why: &str, error: std::io::Error) -> Error {
-        Error::from_io(why, error).device(self.location())
+        let error = Error::from_io(why, error).device(self.location());
+        if error.kind() == ErrorKind::Gone {
+            self.vanished.store(true, Ordering::SeqCst);
+        }
+        error
+    }
+
+    /// Looks whether the file is as long as it was.
+    fn look(&self) {
+        if let (Kind::Regular | Kind::BlockDevice, Ok(end)) = (self.kind, open::end_of(&self.file))
+            && end < self.size.load(Ordering::Relaxed)
+        {
+            self.shortest.fetch_min(end, Ordering::SeqCst);
+        }
     }
 
     fn ended_early(&self, at: u64) -> Error {
+        self.shortest.fetch_min(at, Ordering::SeqCst);
         Error::new(ErrorKind::Io, format!("the file ends at {at}: it was made shorter while in use"))
             .device(self.location())
     }
@@ -180,7 +197,10 @@ impl FileStore {
             .flush(async || {
                 loop {
                     match submit(&self.file, FileOp::Sync, Buf::empty()).await.0 {
-                        Ok(_) => return true,
+                        Ok(_) => {
+                            self.look();
+                            return true;
+                        }
                         Err(error) if interrupted(&error) => {}
                         Err(error) => {
                             failure = Some(self.error("cannot flush", error));
@@ -323,6 +343,14 @@ impl Store for FileStore {
         }
         self.size.store(size, Ordering::Relaxed);
         Ok(())
+    }
+
+    fn take_loss(&self) -> Option<Loss> {
+        self.look();
+        match self.shortest.swap(u64::MAX, Ordering::SeqCst) {
+            u64::MAX => self.vanished.swap(false, Ordering::SeqCst).then_some(Loss::Vanished),
+            end => Some(Loss::Shorter(end)),
+        }
     }
 
     fn close(&self) {

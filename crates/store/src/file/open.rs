@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
 use bowline_block::{BlockSize, Buf, Error, ErrorKind, Result};
@@ -67,6 +67,8 @@ impl FileStore {
             cache,
             inline,
             flusher: Flusher::default(),
+            shortest: AtomicU64::new(u64::MAX),
+            vanished: AtomicBool::new(false),
         };
         Ok(Opened { store, notice })
     }
@@ -92,6 +94,8 @@ impl FileStore {
             cache: CacheMode::Buffered,
             inline,
             flusher: Flusher::default(),
+            shortest: AtomicU64::new(u64::MAX),
+            vanished: AtomicBool::new(false),
         })
     }
 }
