@@ -25,7 +25,7 @@ const BLOCK: u64 = 4 * KIB;
 const PART: u64 = 8 * MIB;
 /// What is counted as changed after a crash where a single byte of it may have been; and how many of these ahead of who
 /// writes one after another.
-const REGION: u64 = 4 * MIB;
+const REGION: u64 = 256 * KIB;
 const REGIONS_AHEAD: u64 = 16;
 /// A disk that is much larger than what may be counted so.
 const LARGE: u64 = 256 * MIB;

@@ -12,6 +12,7 @@ use bowline_block::{ByteRange, Result};
 use bowline_state::{Folder, StateFile};
 use uuid::Uuid;
 
+use super::current::Shape;
 use super::disk::header::{Header, State};
 use super::disk::record::Record;
 use super::disk::sector::{Sector, file_bytes, generation_part, sectors_of};
@@ -49,7 +50,7 @@ pub(crate) struct Files {
 #[derive(Clone)]
 pub(crate) struct HeaderOrder {
     pub(crate) generation: Uuid,
-    pub(crate) size: u64,
+    pub(crate) shape: Shape,
     pub(crate) epoch: u64,
     pub(crate) saved: u64,
     pub(crate) excluded: Vec<ByteRange>,
@@ -89,9 +90,10 @@ impl Files {
     ) -> Result<u64> {
         let mut header = self.header.clone();
         let renewed = header.generation != order.generation;
-        let reshaped = header.identity.size != order.size;
+        let reshaped = header.shape() != order.shape;
         header.generation = order.generation;
-        header.identity.size = order.size;
+        header.identity.size = order.shape.size;
+        (header.blocks, header.regions) = (order.shape.blocks, order.shape.regions);
         header.epoch = order.epoch;
         header.epoch_limit = order.epoch + GRANT;
         header.saved_epoch = order.saved;

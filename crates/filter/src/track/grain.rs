@@ -2,13 +2,18 @@
 
 use bowline_block::ByteRange;
 
-/// Blocks of the largest map: one bit each, 64 MiB.
-pub(crate) const BLOCKS_MAX: u64 = 1 << 29;
+/// Blocks of the largest map: its bits and the table of its leaves stay under 64 MiB together.
+pub(crate) const BLOCKS_MAX: u64 = (1 << 29) / 128 * 127;
+/// Blocks that files may speak of: earlier ones did not count the table.
+const BLOCKS_READ_MAX: u64 = 1 << 29;
 const BLOCK_SHIFT_MIN: u32 = 12;
 
 /// Regions of the largest device: one bit each, half a MiB.
 pub(crate) const REGIONS_MAX: u64 = 1 << 22;
-const REGION_SHIFT_MIN: u32 = 22;
+/// A region is a thousandth of the device, within these.
+const REGION_SHIFT_MIN: u32 = 16;
+const REGION_SHIFT_USUAL: u32 = 22;
+const REGIONS_WANTED_SHIFT: u32 = 10;
 
 /// A power of two of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,14 +40,27 @@ impl Run {
 }
 
 impl Grain {
-    /// Blocks of a device: 4 KiB up to 2 TiB, 64 KiB up to 32 TiB; on larger ones whatever keeps the map in its bound.
+    /// Blocks of a device: 4 KiB below 2 TiB, 64 KiB from 16 TiB on; on larger ones whatever keeps the map in its bound.
     pub(crate) const fn blocks_of(size: u64) -> Self {
         Self::fitting(size, BLOCK_SHIFT_MIN, BLOCKS_MAX)
     }
 
-    /// Regions of a device: 4 MiB up to 16 TiB.
+    /// Regions of a device: 64 KiB up to 64 MiB, 4 MiB from 2 GiB to 16 TiB.
     pub(crate) const fn regions_of(size: u64) -> Self {
-        Self::fitting(size, REGION_SHIFT_MIN, REGIONS_MAX)
+        let mut shift = REGION_SHIFT_MIN;
+        while shift < REGION_SHIFT_USUAL && size > 1 << (shift + REGIONS_WANTED_SHIFT) {
+            shift += 1;
+        }
+        Self::fitting(size, shift, REGIONS_MAX)
+    }
+
+    /// Blocks and regions as a file tells them, if a device of that size can have such.
+    pub(crate) fn read(size: u64, block_shift: u8, region_shift: u8) -> Option<(Self, Self)> {
+        let (blocks, regions) = (Self { shift: block_shift.into() }, Self { shift: region_shift.into() });
+        let sound = (BLOCK_SHIFT_MIN..u64::BITS).contains(&blocks.shift)
+            && (REGION_SHIFT_MIN.max(blocks.shift)..u64::BITS).contains(&regions.shift);
+        let fits = sound && blocks.count(size) <= BLOCKS_READ_MAX && regions.count(size) <= REGIONS_MAX;
+        fits.then_some((blocks, regions))
     }
 
     const fn fitting(size: u64, shift_min: u32, count_max: u64) -> Self {

@@ -15,8 +15,6 @@ use uuid::Uuid;
 use super::grain::{Run, mask_of};
 use super::sync::{AtomicU64, Ordering, lock};
 
-/// Regions that are made durable ahead of a sequential writer.
-pub(crate) const AHEAD: u64 = 16;
 /// Runs of regions that may be waiting to be written down. More are asked for again by who waits for them.
 const WANTED_MAX: usize = 4096;
 
@@ -86,22 +84,19 @@ impl IntentMap {
         self.durable.iter().map(|word| u64::from(word.load(Ordering::Relaxed).count_ones())).sum()
     }
 
-    /// What to write down for a change of these regions that has to wait: a writer who comes from the region before
-    /// will go on.
-    pub(crate) fn wanted(&self, run: Run) -> Run {
-        let sequential = run.first > 0 && self.has(Run { first: run.first - 1, end: run.first });
-        let end = if sequential { run.end.saturating_add(AHEAD) } else { run.end };
-        Run { first: run.first, end }.cut_to(self.regions)
+    /// What to write down for a change of these regions that has to wait, and of the `reach` behind them.
+    pub(crate) fn wanted(&self, run: Run, reach: u64) -> Run {
+        Run { first: run.first, end: run.end.saturating_add(reach) }.cut_to(self.regions)
     }
 
-    /// What to write down already, when somebody who has come from the region before begins this one.
-    pub(crate) fn ahead(&self, region: u64) -> Option<Run> {
-        let came = region > 0 && self.has(Run { first: region - 1, end: region });
-        let near = Run { first: region + 1, end: region + 1 + AHEAD / 2 }.cut_to(self.regions);
-        if self.free || !came || near.is_empty() || self.has(near) {
+    /// What to write down already of the `reach` regions from `next` on: nothing while the nearer half is.
+    pub(crate) fn ahead(&self, next: u64, reach: u64) -> Option<Run> {
+        let run = |count: u64| Run { first: next, end: next.saturating_add(count) }.cut_to(self.regions);
+        let near = run(reach.div_ceil(2));
+        if self.free || near.is_empty() || self.has(near) {
             return None;
         }
-        Some(Run { first: region + 1, end: region + 1 + AHEAD }.cut_to(self.regions))
+        Some(run(reach))
     }
 }
 

@@ -77,19 +77,21 @@ impl Inner {
         if intents.allows(run) {
             return true;
         }
-        let run = intents.wanted(run);
+        let run = intents.wanted(run, current.reach(run.first));
         durable.desk.want(Wanted { generation: current.generation, epoch: current.epoch, run });
         false
     }
 
     fn look_ahead(&self, current: &Current, range: ByteRange) {
         let (Some(intents), Some(durable)) = (&current.intents, &self.durable) else { return };
-        let run = current.shape.regions.touched_by(range);
-        let begins = range.start() & (current.shape.regions.bytes() - 1) == 0;
-        if !begins && run.end <= run.first + 1 {
+        let regions = current.shape.regions;
+        let run = regions.touched_by(range);
+        let at_border = |byte: u64| byte & (regions.bytes() - 1) == 0;
+        if !at_border(range.start()) && !at_border(range.end()) && run.end <= run.first + 1 {
             return;
         }
-        if let Some(run) = run.end.checked_sub(1).and_then(|last| intents.ahead(last)) {
+        let reach = current.reach(range.end() >> regions.shift());
+        if let Some(run) = intents.ahead(run.end, reach) {
             durable.desk.want(Wanted { generation: current.generation, epoch: current.epoch, run });
         }
     }

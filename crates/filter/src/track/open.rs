@@ -180,6 +180,14 @@ fn begin_again(
     header.state = State::Running;
     let missing = || super::disk::bytes::corrupt("its tracker's file sets is missing");
     let sets = folder.open(SETS_FILE)?.ok_or_else(missing)?;
+    let regions = Shape::of(header.identity.size).regions;
+    if regions != header.regions
+        && let Some(intents) = folder.open(INTENTS_FILE)?
+    {
+        // Behind a clean stop nobody reads intents: an earlier version's regions end here.
+        header.regions = regions;
+        lay_out_intents(&*intents, &header)?;
+    }
     folder.replace(HEADER_FILE, &header.encode())?;
     let epoch = header.epoch;
     let files = Files { folder: folder.clone(), sets, sets_len, header };
@@ -221,8 +229,11 @@ fn begin_anew(folder: &Arc<dyn Folder>, identity: &Identity) -> Result<Begun> {
     // Without a header nothing is believed: so it goes first and comes last.
     folder.remove(HEADER_FILE)?;
     folder.sync()?;
+    let Shape { blocks, regions, .. } = Shape::of(identity.size);
     let header = Header {
         identity: identity.clone(),
+        blocks,
+        regions,
         generation: Uuid::new_v4(),
         session: Uuid::new_v4(),
         previous_session: Uuid::nil(),

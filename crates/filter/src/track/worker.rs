@@ -92,9 +92,9 @@ impl Inner {
         let current = self.current.load();
         let generation = current.generation;
         if history.disk.header_wanted > history.disk.header_done {
-            let (size, epoch) = (current.shape.size, current.epoch);
+            let (shape, epoch) = (current.shape, current.epoch);
             let excluded = history.disk.excluded.clone();
-            let order = HeaderOrder { generation, size, epoch, saved: history.disk.saved, excluded };
+            let order = HeaderOrder { generation, shape, epoch, saved: history.disk.saved, excluded };
             return Some(Task::Header { order, number: history.disk.header_wanted });
         }
         let saved = history.disk.saved;
@@ -112,7 +112,7 @@ impl Inner {
         let mut history = lock(&self.history);
         history.disk.header_done = number;
         let current = self.current.load();
-        if current.generation == order.generation && current.shape.size == order.size {
+        if current.generation == order.generation && current.shape == order.shape {
             history.disk.limit = limit;
             if let Some(intents) = &current.intents {
                 intents.settle();

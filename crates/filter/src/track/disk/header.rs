@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use super::super::current::Shape;
 use super::super::fingerprint::Fingerprint;
+use super::super::grain::Grain;
 use super::super::identity::Identity;
 use super::bytes::{Reader, corrupt, crc32c, seal};
 
@@ -27,6 +28,9 @@ pub(crate) enum State {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Header {
     pub(crate) identity: Identity,
+    /// The generation's, which may be others than a new one would have.
+    pub(crate) blocks: Grain,
+    pub(crate) regions: Grain,
     pub(crate) generation: Uuid,
     pub(crate) session: Uuid,
     pub(crate) previous_session: Uuid,
@@ -44,11 +48,10 @@ pub(crate) struct Header {
 
 impl Header {
     pub(crate) fn shape(&self) -> Shape {
-        Shape::of(self.identity.size)
+        Shape { size: self.identity.size, blocks: self.blocks, regions: self.regions }
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let shape = self.shape();
         let mut out = Vec::with_capacity(512);
         out.extend(MAGIC);
         out.extend([0; 8]);
@@ -56,8 +59,8 @@ impl Header {
             State::Running => 1,
             State::Clean { .. } => 2,
         });
-        out.push(u8::try_from(shape.blocks.shift()).unwrap_or(0));
-        out.push(u8::try_from(shape.regions.shift()).unwrap_or(0));
+        out.push(u8::try_from(self.blocks.shift()).unwrap_or(0));
+        out.push(u8::try_from(self.regions.shift()).unwrap_or(0));
         out.extend([0; 5]);
         out.extend(self.identity.size.to_le_bytes());
         for id in [self.generation, self.session, self.previous_session] {
@@ -99,7 +102,7 @@ impl Header {
             return Err(corrupt(format!("it should have {len} bytes and has {}", data.len())));
         }
         let state = reader.u8()?;
-        let (block_shift, region_shift) = (u32::from(reader.u8()?), u32::from(reader.u8()?));
+        let (block_shift, region_shift) = (reader.u8()?, reader.u8()?);
         reader.take(5)?;
         let size = reader.u64()?;
         let (generation, session, previous_session) = (reader.uuid()?, reader.uuid()?, reader.uuid()?);
@@ -110,12 +113,12 @@ impl Header {
             return Err(corrupt(why));
         }
         let identity = Identity::decode(size, &mut reader)?;
-        let shape = Shape::of(size);
-        if (block_shift, region_shift) != (shape.blocks.shift(), shape.regions.shift()) {
-            return Err(corrupt(format!(
+        let grains = Grain::read(size, block_shift, region_shift);
+        let (blocks, regions) = grains.ok_or_else(|| {
+            corrupt(format!(
                 "blocks of 2^{block_shift} and regions of 2^{region_shift} bytes do not fit its size"
-            )));
-        }
+            ))
+        })?;
         let count = reader.u32()? as usize;
         if count > EXCLUDED_MAX {
             return Err(corrupt(format!("it excludes {count} ranges")));
@@ -141,6 +144,8 @@ impl Header {
         }
         Ok(Self {
             identity,
+            blocks,
+            regions,
             generation,
             session,
             previous_session,

@@ -155,7 +155,7 @@ fn a_real_folder_does_too() {
     let session = second.tracker.session();
     drop(second);
     let third = open(session);
-    assert_eq!(third.continuity, Continuity::AfterCrash { regions: 1, bytes: 4 * M });
+    assert_eq!(third.continuity, Continuity::AfterCrash { regions: 1, bytes: 128 << 10 });
     let set = third.tracker.changed(1, None).unwrap();
     assert!(set.contains(ByteRange::new(5 * BLOCK, 2 * BLOCK)));
 }

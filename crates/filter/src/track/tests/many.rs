@@ -13,6 +13,7 @@ use crate::track::epochs::{NAMES_MAX, SETS_MAX, SetLimits};
 use crate::track::grain::{BLOCKS_MAX, Grain, REGIONS_MAX};
 use crate::track::{NoTrackEvents, Tracker};
 
+const G: u64 = 1 << 30;
 const T: u64 = 1 << 40;
 
 fn tracker(size: u64) -> Arc<Tracker> {
@@ -30,11 +31,24 @@ fn quiet(tracker: &Tracker, sets: usize) {
 
 #[test]
 fn blocks_keep_the_map_in_its_bound() {
-    for (size, block) in [(1, 4), (2 * T, 4), (2 * T + 1, 8), (16 * T, 32), (32 * T, 64), (32 * T + 1, 128)] {
+    for (size, block) in [
+        (1, 4),
+        (2 * T - 16 * G, 4),
+        (2 * T - 16 * G + 1, 8),
+        (2 * T, 8),
+        (4 * T, 16),
+        (16 * T - 1, 64),
+        (16 * T, 64),
+        (31 * T, 64),
+        (32 * T, 128),
+        (64 * T, 256),
+    ] {
         assert_eq!(Grain::blocks_of(size).bytes(), block << 10, "{size}");
     }
-    for (size, region) in [(1, 4), (16 * T, 4), (16 * T + 1, 8), (64 * T, 16)] {
-        assert_eq!(Grain::regions_of(size).bytes(), region << 20, "{size}");
+    let small = [(1, 64), (64 * M, 64), (64 * M + 1, 128), (100 * M, 128), (G, 1024), (2 * G + 1, 4096)];
+    let large = [(16 * T, 4 << 10), (16 * T + 1, 8 << 10), (64 * T, 16 << 10)];
+    for (size, region) in small.into_iter().chain(large) {
+        assert_eq!(Grain::regions_of(size).bytes(), region << 10, "{size}");
     }
     for size in [0, 1, T, 2 * T - 1, 33 * T, 1 << 59, u64::MAX - 4096] {
         assert!(Grain::blocks_of(size).count(size) <= BLOCKS_MAX);
@@ -128,15 +142,25 @@ fn i9_a_whole_device_of_any_size_is_marked_in_no_time_and_memory() {
     }
 }
 
+/// Bits, table and what stands ready for the next take: for each size under 64 MiB, however the changes lie.
 #[test]
 fn i9_the_densest_map_stays_in_its_bound() {
-    let size = 2 * T;
-    let tracker = tracker(size);
-    for at in (0..size).step_by(1 << 28) {
-        tracker.mark_blocking(ByteRange::new(at, 1));
+    for size in [2 * T - 16 * G, 2 * T, 16 * T, 32 * T] {
+        for one_in in [1, 100] {
+            let tracker = tracker(size);
+            let block = tracker.granularity();
+            // One block of each leaf, at least, makes all leaves.
+            for at in (0..size).step_by(usize::try_from(block * (1 << 16) / one_in).unwrap()) {
+                tracker.mark_blocking(ByteRange::new(at, 1));
+            }
+            tracker.prepare_close();
+            let bytes = tracker.memory_bytes();
+            assert!(bytes > 30 * M && bytes < 64 * M, "{size}: {bytes}");
+        }
     }
-    let bytes = tracker.memory_bytes();
-    assert!(bytes > 60 * M && bytes < 66 * M, "{bytes}");
+    let most = tracker(2 * T - 16 * G);
+    (0..2 * T - 16 * G).step_by(1 << 28).for_each(|at| most.mark_blocking(ByteRange::new(at, 1)));
+    assert!(most.memory_bytes() > 63 * M, "the bound is made use of");
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod many;
 mod model;
 mod restart;
 mod rig;
+mod small;
 mod support;
 mod taken;
 mod threads;

@@ -57,8 +57,9 @@ fn i4_a_crash_counts_the_regions_that_were_begun() {
     rig.write(3);
     let session = rig.tracker.session();
     let opened = open(&rig.folder.kill(), SIZE, session);
-    assert_eq!(opened.continuity, Continuity::AfterCrash { regions: 1, bytes: 4 * M });
-    assert_eq!(exact(&opened, 1), [ByteRange::new(0, 4 * M)]);
+    let region = rig.tracker.status().region_bytes;
+    assert_eq!(opened.continuity, Continuity::AfterCrash { regions: 1, bytes: region });
+    assert_eq!(exact(&opened, 1), [ByteRange::new(0, region)]);
     assert_eq!(opened.tracker.epoch_of("s1"), Some(1));
     assert!(opened.tracker.epoch() > 60, "numbers that may have been given out are not given out again");
 }

@@ -112,7 +112,7 @@ impl Rig {
                 self.take();
             } else {
                 // A few regions are hot, so that intents are met again.
-                let block = if rng.once_in(2) { rng.below(blocks) } else { rng.below(blocks / 8) };
+                let block = if rng.once_in(2) { rng.below(blocks) } else { rng.below(blocks / 256) };
                 self.write(block);
             }
         }
