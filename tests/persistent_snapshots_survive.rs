@@ -171,3 +171,34 @@ fn what_cannot_be_kept_is_refused() {
     assert!(line.contains("does not outlive"), "{line}");
     assert!(daemon.json(&["snapshot", "list"]).as_array().unwrap().is_empty());
 }
+
+/// I2: a clean stop puts one device away after the other; that the first is gone is no failure of what they share.
+#[test]
+fn one_of_two_devices_survives_a_clean_stop() {
+    let mut daemon = daemon();
+    daemon.add_file("more", DISK);
+    let devices = ["disk", "more"];
+    for (seed, device) in (1..).zip(devices) {
+        write(&daemon, device, seed, 0, 4 * MIB);
+    }
+    let store = daemon.path("both.diff");
+    let store = store.to_str().unwrap();
+    daemon.ok(&["snapshot", "take", "disk", "more", "--name", "both", "--persistent", "--store", store]);
+    let exact = devices.map(|device| daemon.read_all(&format!("both/{device}")));
+    for round in 3..6 {
+        for device in devices {
+            write(&daemon, device, round, MIB, 2 * MIB);
+        }
+        daemon = daemon.stop().start();
+        let shown = daemon.json(&["snapshot", "show", "both"]);
+        assert_eq!(shown["state"], "active", "{shown}\n{}", daemon.log());
+        for (device, exact) in devices.iter().zip(&exact) {
+            assert_eq!(first_difference(&daemon.read_all(&format!("both/{device}")), exact), None, "I2: {device}");
+        }
+    }
+    // What is put away is neither gone nor failed.
+    let events = daemon.events();
+    let bad: Vec<_> =
+        events.iter().filter(|one| one["kind"] == "failed" || one["kind"] == "device-gone").collect();
+    assert!(bad.is_empty(), "{bad:?}");
+}

@@ -115,7 +115,10 @@ impl Daemon {
             memory: None,
         };
         match source {
-            Source::Path(path) => open_file(path, block_size, request).map_err(|error| failed(&what, &error)),
+            Source::Path(path) => {
+                self.state.as_ref().map_or(Ok(()), |state| state.refuse_own(&what, path))?;
+                open_file(path, block_size, request).map_err(|error| failed(&what, &error))
+            }
             Source::Memory(size) => {
                 let store = FileStore::memory(size.0, block_size.unwrap_or_default(), request.read_only);
                 let store = Arc::new(store.map_err(|error| failed(&what, &error))?);

@@ -96,6 +96,25 @@ impl StateFolder {
         Ok(Self { path: path.to_owned(), _lock: lock })
     }
 
+    /// Whether a path is in the folder, through links too; also when nothing is there yet.
+    pub(crate) fn holds(&self, path: &Path) -> bool {
+        let real = path.canonicalize().or_else(|_| {
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+            folder.unwrap_or_else(|| Path::new(".")).canonicalize()
+        });
+        let own = self.path.canonicalize();
+        real.is_ok_and(|real| own.is_ok_and(|own| real.starts_with(own)))
+    }
+
+    /// Refuses a path in the folder: what anybody else puts there would be taken for the daemon's own, or the reverse.
+    pub(crate) fn refuse_own(&self, what: &str, path: &Path) -> Result<(), ApiError> {
+        if !self.holds(path) {
+            return Ok(());
+        }
+        let why = format!("{} is in the state folder of this daemon", path.display());
+        Err(ApiError::new(ErrorKind::InvalidRequest, what, why, "name another place"))
+    }
+
     /// What the last daemon left; nothing in a new folder.
     pub(crate) fn load(&self) -> Result<Stored, ApiError> {
         let path = self.path.join(FILE);

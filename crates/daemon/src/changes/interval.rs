@@ -109,7 +109,12 @@ impl Daemon {
             return Ok(point);
         }
         if numbered.is_some() {
-            let why = "no snapshot is held that has this name, or this epoch of the generation";
+            let why = match (query.generation, tracker.map(|tracker| tracker.generation())) {
+                (Some(asked), Some(now)) => {
+                    format!("epochs of generation {asked} mean nothing any more, {origin} is in {now}")
+                }
+                _ => "no snapshot is held that has this name, or this epoch of the generation".to_owned(),
+            };
             return Err(full_read(what, why));
         }
         let why = format!("there is no snapshot {name} any more, or there never was");

@@ -4,6 +4,7 @@
 //! device of this daemon they would be written to behind its back, and a file that *is* a device even more so: refused.
 
 use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
 
 use bowline_api::snapshot::LIMIT_DEFAULT;
 use bowline_api::{ApiError, ErrorKind, Source, StoreSpec};
@@ -57,6 +58,16 @@ fn identity_of(entry: &DeviceEntry) -> Option<cow::FileIdentity> {
     }
 }
 
+fn paths_of(spec: &cow::StoreSpec) -> Vec<&Path> {
+    match &spec.kind {
+        cow::StoreKind::Memory => Vec::new(),
+        cow::StoreKind::File(path) | cow::StoreKind::Directory(path) | cow::StoreKind::BlockDevice(path) => {
+            vec![path]
+        }
+        cow::StoreKind::Ranges(ranges) => ranges.iter().map(|(path, _)| path.as_path()).collect(),
+    }
+}
+
 impl Daemon {
     /// Whether the storage may be where it is to be; for each of the devices that are taken, which of its ranges it takes.
     pub(super) fn check_storage(
@@ -65,6 +76,9 @@ impl Daemon {
         spec: &cow::StoreSpec,
         taken: &[DeviceEntry],
     ) -> Result<Vec<Vec<ByteRange>>, ApiError> {
+        if let Some(state) = &self.state {
+            paths_of(spec).into_iter().try_for_each(|path| state.refuse_own(what, path))?;
+        }
         let all: Vec<DeviceEntry> =
             self.read().devices.values().filter(|entry| entry.asked.is_some()).cloned().collect();
         for entry in &all {
@@ -98,8 +112,6 @@ impl Daemon {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
 
     fn kind(path: &Path) -> cow::StoreKind {

@@ -92,3 +92,30 @@ fn a_name_that_was_taken_meanwhile_is_refused() {
     );
     assert_eq!(daemon.events.since(EventId(0), 100).len(), 1, "one device was added");
 }
+
+/// Neither a device nor diff storage overwrites what the daemon keeps of its own.
+#[test]
+fn nothing_is_put_into_the_state_folder() {
+    let Fixture { daemon, folder } = fixture();
+    let state = folder.path().join("state");
+    std::fs::create_dir_all(state.join("trackers")).unwrap();
+    std::fs::write(state.join("trackers/live"), [0; 4096]).unwrap();
+    std::os::unix::fs::symlink(&state, folder.path().join("link")).unwrap();
+    add(&daemon, "d", "mem:16M");
+    let why = |error: bowline_api::ApiError| {
+        assert!(error.to_string().contains("is in the state folder of this daemon"), "{error}");
+    };
+    for place in ["state/trackers/live", "state/new", "link/trackers/live", "link/new", "state/trackers/../new"] {
+        let path = folder.path().join(place).display().to_string();
+        why(daemon.device_add(&request("x", &path)).unwrap_err());
+        for store in [path.clone(), format!("ranges:{path}@0+4096")] {
+            let asked = SnapshotTake { store: store.parse().unwrap(), ..taking("s", &["d"]) };
+            why(daemon.snapshot_take(&asked).unwrap_err());
+        }
+    }
+    let asked = SnapshotTake {
+        store: state.display().to_string().parse().unwrap(),
+        ..taking("s", &["d"])
+    };
+    why(daemon.snapshot_take(&asked).unwrap_err());
+}

@@ -1,7 +1,7 @@
 //! A device's history: the filter that preserves what its snapshots need.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -37,6 +37,8 @@ pub struct History {
     /// Held by a removal: one at a time.
     pub(crate) surgery: Mutex<()>,
     cleared: Mutex<VecDeque<(u64, ByteRange)>>,
+    /// Its snapshots were put away for the next start: that its device goes does not fail them.
+    pub(crate) is_put_away: AtomicBool,
     /// The rollback of the device, and the snapshot to which it goes back.
     rollback: Mutex<Option<(WeakRollback, Uuid)>>,
     /// Planted damage: the copy of that number, from 1, is dropped.
@@ -44,7 +46,7 @@ pub struct History {
     pub(crate) dropped_copy: AtomicU64,
     /// Planted damage: nothing waits for the journal.
     #[cfg(test)]
-    pub(crate) no_hold: std::sync::atomic::AtomicBool,
+    pub(crate) no_hold: AtomicBool,
 }
 
 /// Whether the filter is in its device's stack. Changes only while the device is frozen.
@@ -72,6 +74,7 @@ impl History {
             last_epoch: AtomicU64::new(last_epoch),
             surgery: Mutex::new(()),
             cleared: Mutex::default(),
+            is_put_away: AtomicBool::new(false),
             rollback: Mutex::default(),
             #[cfg(test)]
             dropped_copy: AtomicU64::new(0),
@@ -233,9 +236,11 @@ impl Filter for History {
         }
     }
 
-    /// The device goes away: what images need of it goes with it.
+    /// The device goes away: what images need of it goes with it. One that was put away comes back: a snapshot that failed for
+    /// that would be recorded as failed by its other devices, which are still to be put away.
     fn detached(&self) {
-        if std::mem::replace(&mut *self.attachment(), Attachment::Over) != Attachment::Over {
+        let before = std::mem::replace(&mut *self.attachment(), Attachment::Over);
+        if before != Attachment::Over && !self.is_put_away.load(Ordering::Acquire) {
             let chain = self.chain.load();
             chain.tell_gone(self.origin(), None);
             chain.fail_all("its origin was removed");

@@ -4,6 +4,7 @@
 //! journals when it returns, and is to be put into the document then; a removal is to be taken out of it before.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bowline_block::{ByteRange, Error, ErrorKind, Io, Request, Result, Store};
@@ -186,7 +187,9 @@ impl History {
     pub fn suspend(&self, fingerprint: Vec<u8>) -> Result<()> {
         let Some(keeper) = self.chain.load().keeper.clone() else { return Ok(()) };
         keeper.record(vec![Record::Clean { fingerprint }])?;
-        keeper.journal.close(false)
+        keeper.journal.close(false)?;
+        self.is_put_away.store(true, Ordering::Release);
+        Ok(())
     }
 
     /// Whether there are persistent snapshots.
