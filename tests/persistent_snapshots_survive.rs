@@ -193,7 +193,11 @@ fn one_of_two_devices_survives_a_clean_stop() {
         let shown = daemon.json(&["snapshot", "show", "both"]);
         assert_eq!(shown["state"], "active", "{shown}\n{}", daemon.log());
         for (device, exact) in devices.iter().zip(&exact) {
-            assert_eq!(first_difference(&daemon.read_all(&format!("both/{device}")), exact), None, "I2: {device}");
+            assert_eq!(
+                first_difference(&daemon.read_all(&format!("both/{device}")), exact),
+                None,
+                "I2: {device}"
+            );
         }
     }
     // What is put away is neither gone nor failed.

@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use bowline_api::{ApiError, DeviceAdd, ErrorKind, EventKind, Timestamp};
@@ -14,6 +14,7 @@ use rustls::ServerConfig;
 use crate::error::{failed, failed_io};
 use crate::events::EventLog;
 use crate::options::ListenAddr;
+use crate::reading::Reading;
 use crate::snapshot::SnapshotEntry;
 use crate::state::{Hidden, StateFolder, Stored};
 use crate::tables::Tables;
@@ -97,8 +98,8 @@ impl Daemon {
         self.probing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn read(&self) -> RwLockReadGuard<'_, Tables> {
-        self.tables.read().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn read(&self) -> Reading<'_> {
+        Reading::begin(&self.tables)
     }
 
     pub(crate) fn write(&self) -> RwLockWriteGuard<'_, Tables> {

@@ -29,6 +29,7 @@ mod keeper;
 mod losses;
 mod metrics;
 mod mounts;
+mod reading;
 mod rollback;
 mod serve;
 mod snapshot;

@@ -170,6 +170,10 @@ impl Daemon {
         let _turn = self.change();
         let what = format!("extend snapshot {name}");
         let entry = self.read().snapshot(name)?.clone();
+        if let cow::SnapshotState::Failed { reason } = entry.taken.state() {
+            let why = format!("it has failed, and more space does not bring it back: {reason}");
+            return Err(ApiError::new(ErrorKind::InvalidRequest, what, why, "remove it, and take another"));
+        }
         let origins: Vec<_> =
             entry.taken.devices().iter().map(|device| device.origin().name().to_owned()).collect();
         let origins = self.origins(&origins)?;

@@ -9,7 +9,7 @@ use bowline_io::EngineKind;
 
 use crate::daemon::Daemon;
 use crate::snapshot::SnapshotEntry;
-use crate::tables::{AbsentDevice, Listener};
+use crate::tables::{AbsentDevice, Listener, Tables};
 
 impl Daemon {
     pub(crate) fn describe_status(&self) -> Status {
@@ -18,7 +18,7 @@ impl Daemon {
         let listen = tables.listeners.iter().map(listens_at).collect();
         let exports = self.describe_exports(&tables, None);
         let snapshots: Vec<_> = tables.snapshots.iter().map(|entry| entry.describe(&tables)).collect();
-        let limits = self.limits(&devices, &snapshots);
+        let limits = self.limits(&tables, &devices, &snapshots);
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             engine: match self.queues.engine() {
@@ -42,10 +42,10 @@ impl Daemon {
     /// Every bound of the daemon that can be reached, with its use (I9).
     fn limits(
         &self,
+        tables: &Tables,
         devices: &[bowline_api::Device],
         snapshots: &[bowline_api::Snapshot],
     ) -> BTreeMap<String, Limit> {
-        let tables = self.read();
         let servers = || tables.listeners.iter().filter_map(|listener| listener.server.as_ref());
         let connections = servers().map(|server| server.connection_count() as u64).sum();
         let connections_max = servers().map(|server| server.connections_max() as u64).sum();

@@ -49,6 +49,8 @@ fn place(kind: StoreKind, location: Option<&str>) -> String {
         StoreKind::Ranges => "ranges",
     };
     match location {
+        // Ranges begin with what they are.
+        Some(location) if location.starts_with(&format!("{kind}:")) => location.to_owned(),
         Some(location) => format!("{kind} {location}"),
         None => kind.to_owned(),
     }
@@ -77,10 +79,11 @@ pub(super) fn details(snapshot: &Snapshot) -> Table {
     table.pair("frozen for", format_args!("{} us", snapshot.frozen_us));
     table.pair("store", store(snapshot));
     let (used, limit) = (ByteSize(snapshot.store.used).human(), ByteSize(snapshot.store.limit).human());
-    table.pair(
-        "used",
-        format_args!("{used} of {limit}, in steps of {}", ByteSize(snapshot.store.step).human()),
-    );
+    let steps = match snapshot.store.step {
+        0 => String::new(),
+        step => format!(", in steps of {}", ByteSize(step).human()),
+    };
+    table.pair("used", format_args!("{used} of {limit}{steps}"));
     if snapshot.stores.len() > 1 {
         for part in &snapshot.stores {
             let place = place(part.kind, part.location.as_deref());

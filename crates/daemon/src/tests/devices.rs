@@ -96,26 +96,60 @@ fn a_name_that_was_taken_meanwhile_is_refused() {
 /// Neither a device nor diff storage overwrites what the daemon keeps of its own.
 #[test]
 fn nothing_is_put_into_the_state_folder() {
-    let Fixture { daemon, folder } = fixture();
+    let folder = tempfile::tempdir().unwrap();
+    let queues = Queues::start(QueuesConfig { count: 1, engine: EngineKind::Sync }).unwrap();
+    let address = ListenAddr::Unix(folder.path().join("nbd.sock"));
+    let nbd = NbdDefaults { address, tls: None, insecure: false };
     let state = folder.path().join("state");
+    let daemon = Daemon::new(queues, nbd, Some(StateFolder::open(&state).unwrap()));
     std::fs::create_dir_all(state.join("trackers")).unwrap();
     std::fs::write(state.join("trackers/live"), [0; 4096]).unwrap();
     std::os::unix::fs::symlink(&state, folder.path().join("link")).unwrap();
     add(&daemon, "d", "mem:16M");
-    let why = |error: bowline_api::ApiError| {
+    let refused = |error: bowline_api::ApiError| {
         assert!(error.to_string().contains("is in the state folder of this daemon"), "{error}");
     };
-    for place in ["state/trackers/live", "state/new", "link/trackers/live", "link/new", "state/trackers/../new"] {
-        let path = folder.path().join(place).display().to_string();
-        why(daemon.device_add(&request("x", &path)).unwrap_err());
-        for store in [path.clone(), format!("ranges:{path}@0+4096")] {
-            let asked = SnapshotTake { store: store.parse().unwrap(), ..taking("s", &["d"]) };
-            why(daemon.snapshot_take(&asked).unwrap_err());
-        }
-    }
-    let asked = SnapshotTake {
-        store: state.display().to_string().parse().unwrap(),
-        ..taking("s", &["d"])
+    let take = |store: &str| {
+        daemon.snapshot_take(&SnapshotTake {
+            devices: vec!["d".to_owned()],
+            store: store.parse().unwrap(),
+            ..SnapshotTake::default()
+        })
     };
-    why(daemon.snapshot_take(&asked).unwrap_err());
+    for place in
+        ["state/trackers/live", "state/new", "link/trackers/live", "link/new", "state/trackers/../new"]
+    {
+        let path = folder.path().join(place).display().to_string();
+        refused(daemon.device_add(&request("x", &path)).unwrap_err());
+        refused(take(&path).unwrap_err());
+        refused(take(&format!("ranges:{path}@0+4096")).unwrap_err());
+    }
+    refused(take(&state.display().to_string()).unwrap_err());
+    let beside = folder.path().join("state.diff").display().to_string();
+    take(&beside).unwrap();
+}
+
+/// I8: whoever asks for the status while others change things gets an answer, and so does everybody after.
+#[test]
+fn the_status_is_told_while_snapshots_come_and_go() {
+    let Fixture { daemon, folder: _folder } = fixture();
+    add(&daemon, "d", "mem:16M");
+    let until = Instant::now() + Duration::from_millis(300);
+    std::thread::scope(|scope| {
+        for taker in 0..4 {
+            let daemon = &daemon;
+            scope.spawn(move || {
+                for round in 0.. {
+                    let name = format!("s{taker}-{round}");
+                    take(daemon, &name, &["d"]).unwrap();
+                    daemon.describe_status();
+                    daemon.snapshot_remove(&name).unwrap();
+                    if Instant::now() > until {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    assert!(daemon.describe_status().snapshots.is_empty());
 }
