@@ -194,3 +194,8 @@ fn copy_out(from: &[u8], to: &mut [u8]) -> Result<()> {
 fn lost_bit() -> Error {
     Error::new(ErrorKind::Corrupt, "a preserved block is not in the index")
 }
+
+#[cfg(all(test, not(feature = "shuttle")))]
+#[path = "read_tests.rs"]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests;
