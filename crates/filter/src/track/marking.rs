@@ -12,6 +12,14 @@ use super::sync::{Ordering, fence};
 use super::tracker::Inner;
 use crate::cow::wait::bounded;
 
+#[cfg(all(test, not(feature = "shuttle")))]
+thread_local! {
+    /// Done once by this thread's next mark, between its look at the epoch and its bit.
+    pub(crate) static AMID_A_MARK: std::cell::RefCell<Option<Box<dyn FnOnce()>>> = const {
+        std::cell::RefCell::new(None)
+    };
+}
+
 impl Inner {
     /// Marks a range inside the gate, or says what to wait for first. The range lies on the device.
     pub(crate) fn mark_inside(&self, range: ByteRange) -> Verdict<'_> {
@@ -35,6 +43,8 @@ impl Inner {
             if !current.allows(range) {
                 return false;
             }
+            #[cfg(all(test, not(feature = "shuttle")))]
+            AMID_A_MARK.take().into_iter().for_each(|then| then());
             current.map.set(current.shape.blocks.touched_by(range));
             // A take may have come between: pairs with the fence there.
             fence(Ordering::SeqCst);

@@ -271,3 +271,42 @@ fn a_new_generation_survives_a_crash_as_itself() {
     assert!(set.contains(block(9000)) && !set.overlaps(block(1)));
     drop(Arc::clone(&opened.tracker));
 }
+
+/// More takes than the header grants, while it cannot be written.
+#[test]
+fn i4_no_epoch_is_given_out_twice_however_many_takes_the_header_has_not_heard_of() {
+    let folder = SimFolder::new();
+    let before = open(&folder, SIZE, None).tracker;
+    folder.stall(0);
+    let given_out: Vec<_> = (0..300).map(|take| before.close_epoch(&format!("s{take}"))).collect();
+    let crashed = open(&folder.kill(), SIZE, None).tracker;
+    folder.release();
+    assert!(given_out.iter().any(|closed| closed.generation == crashed.generation()), "it is still known");
+    for _ in 0..300 {
+        crashed.prepare_close();
+        let closed = crashed.close_epoch("again");
+        assert!(!given_out.contains(&closed), "I4: epoch {} means two times", closed.epoch);
+    }
+}
+
+/// Intents of another number of regions are elsewhere in their file, which has another length.
+#[test]
+fn a_crash_of_a_resized_device_costs_the_regions_that_were_begun_and_no_more() {
+    let large = 40 << 30;
+    for (before, after) in [(SIZE, large), (large, SIZE)] {
+        let folder = SimFolder::new();
+        let tracker = open(&folder, before, None).tracker;
+        tracker.resized(after);
+        let taken: Vec<_> = ["a", "b", "c"].map(|name| tracker.close_epoch(name)).into();
+        let last = ByteRange::new(after - BLOCK, BLOCK);
+        tracker.mark_blocking(last);
+        assert!(tracker.status().durable);
+        let opened = open(&folder.kill(), after, None);
+        let bytes = opened.tracker.status().region_bytes;
+        assert_eq!(opened.continuity, Continuity::AfterCrash { regions: 1, bytes }, "{after}");
+        for closed in taken {
+            let found = opened.tracker.changed_in(closed.generation, closed.epoch, None).unwrap();
+            assert!(found.contains(last), "I4 since {}", closed.epoch);
+        }
+    }
+}

@@ -7,6 +7,7 @@ use bowline_device::Device;
 
 use super::support::{K, Memory, attach, block_on, write};
 use crate::cow::{self, NoEvents, Origin, StoreKind, StoreSpec};
+use crate::track::marking::AMID_A_MARK;
 use crate::track::{NoTrackEvents, Tracker};
 
 fn tracked(size: u64) -> (Arc<Device>, Arc<Tracker>) {
@@ -56,4 +57,20 @@ fn i4_all_that_is_written_to_an_image_is_marked() {
     submit(Op::WriteZeroes, 16 * K, &[], K);
     let found = tracker.changed(1, None).unwrap();
     assert!(found.contains(ByteRange::new(8 * K, K)));
+}
+
+/// The take's set may be packed by then: what is set in its map is seen by nobody.
+#[test]
+fn i4_a_mark_that_a_take_overtakes_counts_behind_the_take() {
+    let tracker = Tracker::memory("d", 1 << 20, Arc::new(NoTrackEvents));
+    let first = tracker.close_epoch("a").epoch;
+    let amid = tracker.clone();
+    AMID_A_MARK.set(Some(Box::new(move || {
+        let second = amid.close_epoch("b").epoch;
+        assert!(amid.changed(first, Some(second)).unwrap().is_empty(), "it is packed");
+    })));
+    let range = ByteRange::new(8 * K, K);
+    assert!(tracker.mark_now(range));
+    assert_eq!(tracker.epoch(), first + 2, "a take came between");
+    assert!(tracker.changed(first + 1, None).unwrap().contains(range), "I4: it is behind the take");
 }
