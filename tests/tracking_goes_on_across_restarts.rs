@@ -170,3 +170,19 @@ fn the_numbers_of_events_go_on() {
         known = last(&daemon);
     }
 }
+
+/// A kill between the first files of a tracker and the document that says it is tracked.
+#[test]
+fn files_of_a_device_that_is_not_tracked_go_at_the_next_start() {
+    let daemon = tracked();
+    daemon.ok(&["device", "untrack", "disk"]);
+    let start = daemon.kill();
+    let left = start.path("state/trackers/disk");
+    std::fs::create_dir_all(&left).unwrap();
+    std::fs::write(left.join("sets"), "BWT").unwrap();
+    let daemon = start.start();
+    assert!(!left.exists());
+    assert_eq!(tracking(&daemon)["enabled"], false);
+    daemon.ok(&["device", "track", "disk"]);
+    assert!(left.join("tracker").exists());
+}

@@ -88,6 +88,7 @@ fn bring_up(daemon: &Arc<Daemon>, options: &ServeOptions) -> Result<(), ApiError
     let Stored { devices, exports, hidden, plain_snapshots, persistent_snapshots, tracker_sessions, .. } =
         stored;
     daemon.write().sessions = tracker_sessions;
+    forget_trackers(daemon, &devices);
     bring_back_devices(daemon, devices);
     let disks: Vec<String> =
         options.disks.iter().map(|disk| add_disk(daemon, disk)).collect::<Result<_, _>>()?;
@@ -135,6 +136,15 @@ fn bring_back_devices(daemon: &Daemon, devices: Vec<DeviceAdd>) {
             daemon.write().absent.push(AbsentDevice { asked, reason: error.message });
         }
     }
+}
+
+/// A crash may come between the first files of a tracker and the document that says so, or between the document and their
+/// removal.
+fn forget_trackers(daemon: &Daemon, devices: &[DeviceAdd]) {
+    let not_tracked = devices.iter().filter(|device| !device.track);
+    // A name that was edited by hand must not lead elsewhere.
+    let named = not_tracked.filter(|device| bowline_api::names::check_name("device", &device.name).is_ok());
+    named.for_each(|device| daemon.forget_tracker(&device.name));
 }
 
 /// Goes on with rollbacks; a device of which that cannot be done holds a part of before and a part of after, and must not be

@@ -254,7 +254,6 @@ fn damage_of_trackers_is_named() {
                 fs::remove_dir_all(path.join("trackers/b")).unwrap();
             }),
             ("trackers/a", "no such device", &|path| fs::remove_file(path.join(FILE)).unwrap()),
-            ("trackers/a", "not tracked", &|path| edit(path, |stored| stored.devices[0].track = false)),
             ("trackers/a/tracker", "of session", &|path| {
                 edit(path, |stored| stored.tracker_sessions.extend([("a".to_owned(), Uuid::nil())]));
             }),
@@ -300,12 +299,19 @@ fn trackers_in_each_others_place_are_named_both() {
 fn what_a_crash_leaves_is_noted() {
     let root = stopped();
     let report = damaged(&root.path().join("state"), |path| {
+        // Killed while it began to be tracked.
+        edit(path, |stored| {
+            stored.devices.iter_mut().for_each(|one| one.track &= one.name != "b");
+            stored.tracker_sessions.remove("b");
+        });
         fs::write(path.join("state.json.new"), "{\"ver").unwrap();
         fs::write(path.join("trackers/a/sets.new"), "BWT").unwrap();
     });
     assert_eq!(report.findings, []);
     let places: Vec<&str> = report.notes.iter().map(|note| note.place.as_str()).collect();
-    assert!(places.contains(&"state.json.new") && places.contains(&"trackers/a/sets.new"), "{places:?}");
+    for place in ["state.json.new", "trackers/a/sets.new", "trackers/b"] {
+        assert!(places.contains(&place), "{place} is not in {places:?}");
+    }
 }
 
 /// Any bytes anywhere: no panic, and in the files that have checksums none is missed.

@@ -37,7 +37,9 @@ pub(super) fn check(path: &Path, stored: Option<&Stored>, report: &mut Report) {
         match (stored, device) {
             (Some(_), None) => report.wrong(&place, format!("there is no such device in {FILE}"), REMOVE),
             (_, Some(device)) if !device.track => {
-                report.wrong(&place, format!("device {name} is not tracked"), REMOVE);
+                // The next start removes them.
+                report.note(place, format!("device {name} is not tracked"));
+                continue;
             }
             _ => {}
         }

@@ -123,7 +123,8 @@ impl History {
         let other = noted.as_ref().and_then(|(other, _)| other.upgrade());
         if other.is_some_and(|other| !other.is_over()) {
             let why = "another rollback of it is not over";
-            return Err(Error::new(ErrorKind::Busy, why).device(&**self.origin()).op("rollback"));
+            let hint = "wait for its end: `bowline device show` tells how far it is";
+            return Err(Error::new(ErrorKind::Busy, why).device(&**self.origin()).op("rollback").hint(hint));
         }
         *noted = Some((rollback.downgrade(), snapshot));
         Ok(())

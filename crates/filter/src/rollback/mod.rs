@@ -118,7 +118,11 @@ impl Rollback {
                 return Ok(running);
             }
             let why = "another rollback of it is not over";
-            return Err(Error::new(ErrorKind::Busy, why).device(of.origin().name()).op("rollback"));
+            let hint = "wait for its end: `bowline device show` tells how far it is";
+            return Err(Error::new(ErrorKind::Busy, why)
+                .device(of.origin().name())
+                .op("rollback")
+                .hint(hint));
         }
         let source = of.image().clone();
         let this = Self::start(of, Box::new(source.clone()), options, None, move |size| {

@@ -376,7 +376,9 @@ fn check_empty(path: &Path, found: &fs::Metadata) -> Result<()> {
     if found.len() == 0 {
         return Ok(());
     }
-    Err(Error::new(ErrorKind::Invalid, format!("diff storage {} exists and is not empty", path.display())))
+    // One that a killed daemon left is no different from what somebody keeps there.
+    let why = format!("diff storage {} exists and is not empty", path.display());
+    Err(Error::new(ErrorKind::Invalid, why).hint("remove that file if nobody needs it, or name another"))
 }
 
 #[cfg(all(test, not(feature = "shuttle")))]
