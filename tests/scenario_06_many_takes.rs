@@ -127,8 +127,8 @@ fn a_missed_write_would_be_reported_and_a_strange_generation_is_refused() {
     for (query, status) in [
         (format!("since=s0&generation={stranger}"), 410),
         ("since=7777".to_owned(), 410),
-        // A name that nobody knows may be a mistake as well.
-        ("since=s77".to_owned(), 404),
+        // A name that nobody knows may be a mistake as well; to a backup it is the same, as without a tracker.
+        ("since=s77".to_owned(), 410),
     ] {
         let path = format!("/v1/devices/disk/changes?{query}");
         let (found, body) = chain.daemon.api("GET", &path, &Value::Null);

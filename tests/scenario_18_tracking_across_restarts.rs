@@ -443,11 +443,45 @@ fn what_an_image_shows_is_not_lost_by_a_power_cut() {
     assert_ne!(model.reports(&new), []);
 }
 
+/// The same without a tracker: what was preserved for the snapshot is the list.
+#[test]
+fn what_an_untracked_devices_image_shows_is_not_lost_by_a_power_cut() {
+    let Some(mut disk) = Forgetful::start() else { return };
+    let daemon = Daemon::start();
+    daemon.ok(&["device", "add", "disk", &disk.uri()]);
+    daemon.ok(&["device", "add", "other", "mem:1M"]);
+    let mut random = seed();
+    let mut model = Model::new(PART);
+    let mut client = daemon.connect("disk");
+    for _ in 0..20 {
+        model.write_somewhere(&mut client, &mut random, 64);
+    }
+    daemon.ok(&["snapshot", "take", "disk", "other", "--name", "s"]);
+    let old = daemon.read_all("s/disk");
+    for _ in 0..5 {
+        model.write_somewhere(&mut client, &mut random, 64);
+    }
+    disk.lose_what_is_not_flushed();
+    let new = eventually("the device is back", || daemon.connect("disk").read_all().ok());
+    let listed = extents(&daemon.json(&["changes", "disk", "--since", "s"]));
+    verify(&old, &listed, &new).unwrap_or_else(|why| panic!("I4: {why}"));
+    assert_ne!(model.reports(&new), []);
+}
+
 #[test]
 fn a_take_whose_flush_fails_is_none() {
+    take_whose_flush_fails(&["--track"]);
+}
+
+#[test]
+fn a_take_of_an_untracked_device_whose_flush_fails_is_none() {
+    take_whose_flush_fails(&[]);
+}
+
+fn take_whose_flush_fails(track: &[&str]) {
     let Some(mut disk) = Forgetful::start() else { return };
     let daemon = stateful().start();
-    daemon.ok(&["device", "add", "disk", &disk.uri(), "--track"]);
+    daemon.ok(&[&["device", "add", "disk", &disk.uri()], track].concat());
     let mut client = daemon.connect("disk");
     client.write(0, &[1; 4096]).unwrap();
     disk.lose_what_is_not_flushed();

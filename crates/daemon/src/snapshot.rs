@@ -19,7 +19,7 @@ use bowline_filter::cow;
 use bowline_kernel::freeze::try_thaw_all;
 
 use crate::daemon::{Daemon, FREEZE_LIMIT};
-use crate::error::failed;
+use crate::error::{failed, failed_io};
 use crate::export::stop_all;
 use crate::state::KeptSnapshot;
 use crate::tables::{DeviceEntry, Tables};
@@ -67,7 +67,7 @@ impl Daemon {
         let entry =
             taken.inspect_err(|_| own().for_each(|(entry, _)| self.exclude_from_tracking(entry, &[])));
         let entry = entry?;
-        if let Err(error) = self.flush_tracked(&origins) {
+        if let Err(error) = self.flush_all(&origins) {
             self.take_back(&entry);
             own().for_each(|(entry, _)| self.exclude_from_tracking(entry, &[]));
             return Err(error);
@@ -114,9 +114,22 @@ impl Daemon {
 
     /// What an image shows must not be lost by a power cut: a copy of it would differ from the device where nothing says
     /// that anything changed (I4). So it is on disk before anybody hears of the take. Behind the freeze, for it takes long.
-    fn flush_tracked(&self, origins: &[DeviceEntry]) -> Result<(), ApiError> {
-        let mut tracked = origins.iter().filter(|entry| entry.origin.tracker().is_some());
-        tracked.try_for_each(|entry| self.flush(&entry.device))
+    ///
+    /// All at once: disks that hang cost the time of one.
+    fn flush_all(&self, origins: &[DeviceEntry]) -> Result<(), ApiError> {
+        if let [one] = origins {
+            return self.flush(&one.device);
+        }
+        std::thread::scope(|scope| {
+            let flush = |entry| scope.spawn(move || self.flush(entry));
+            let flushes: Vec<_> = origins.iter().map(|entry| flush(&entry.device)).collect();
+            let ended = flushes.into_iter().map(|one| {
+                let lost = |_| failed_io("flush devices", std::io::Error::other("a flush was lost"));
+                one.join().map_err(lost)?
+            });
+            // Waits for all of them, whatever the first says.
+            ended.collect::<Vec<_>>().into_iter().collect()
+        })
     }
 
     /// Lets go of a snapshot that nobody has heard of.

@@ -118,13 +118,8 @@ impl Daemon {
             return Err(full_read(what, why));
         }
         let why = format!("there is no snapshot {name} any more, or there never was");
-        match tracker {
-            None => Err(full_read(what, why)),
-            Some(_) => {
-                let hint = "name one that `bowline snapshot list` shows; without one, a full read is needed";
-                Err(ApiError::new(ErrorKind::NotFound, what, why, hint))
-            }
-        }
+        let hint = "name one that `bowline snapshot list` shows; without one, a full read is needed";
+        Err(ApiError::new(ErrorKind::FullReadNeeded, what, why, hint))
     }
 
     /// The snapshot that is held and whose take has this number.

@@ -326,7 +326,9 @@ impl Shared {
 
     pub(crate) fn low_space(&self, device: Option<&str>) {
         if !self.told_low.swap(true, Ordering::Relaxed) {
-            self.events.low_space(&self.name, &self.space(device, None));
+            let now = self.space(device, None);
+            let (used, size) = self.storage.crossed().unwrap_or((now.used, now.size));
+            self.events.low_space(&self.name, &Space { used, size, ..now });
         }
     }
 

@@ -3,6 +3,7 @@
 //! What the page cache holds is read and written on the spot; only what would wait for a disk goes to the engine of
 //! the queue. Which calls may be made on the spot is found out when the file is opened: see [`inline::Inline`].
 
+mod discard;
 mod extents;
 mod flush;
 mod inline;
@@ -221,6 +222,11 @@ impl FileStore {
         let (result, _) = submit(&self.file, FileOp::PunchHole(range), Buf::empty()).await;
         match result {
             Ok(_) => self.flush_if(flags).await,
+            // Block devices that cannot discard to zeroes may be able to discard to whatever they please.
+            Err(error) if unsupported(&error) && self.kind == Kind::BlockDevice => {
+                discard::discard(&self.file, range).await.map_err(|error| error.device(self.location()))?;
+                self.flush_if(flags).await
+            }
             // A discard is a hint: a store that cannot take it leaves the bytes as they are.
             Err(error) if unsupported(&error) => Ok(()),
             Err(error) => Err(self.error("cannot discard", error)),

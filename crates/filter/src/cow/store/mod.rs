@@ -185,6 +185,7 @@ impl DiffStorage {
         let mut work = self.inner.work();
         work.volumes.extend(volumes.into_iter().map(|volume| volume::State::new(Arc::new(volume))));
         work.room_changes += 1;
+        work.crossed = None;
         let owners = work.owners();
         drop(work);
         drop(stores);
@@ -217,6 +218,11 @@ impl DiffStorage {
     #[must_use]
     pub fn size(&self) -> u64 {
         self.inner.work().size()
+    }
+
+    /// Bytes in use, and size, when it became nearly full; a fast writer may have filled it since.
+    pub(crate) fn crossed(&self) -> Option<(u64, u64)> {
+        self.inner.work().crossed
     }
 
     /// What was asked for at first.
@@ -286,6 +292,11 @@ impl DiffStorage {
         }
         if u64::from(work.used) * 5 > work.places() * 4 {
             work.tell_low = true;
+            if work.crossed.is_none() {
+                // The segment that crosses is still empty.
+                let used = work.used_bytes().saturating_sub(SEGMENT_BYTES);
+                work.crossed = Some((used, work.size()));
+            }
         }
         let ready = work.ready.pop();
         if ready.is_none() {

@@ -33,6 +33,8 @@ pub(super) struct Work {
     /// How often segments were given back or added.
     pub(super) room_changes: u64,
     pub(super) tell_low: bool,
+    /// The numbers when more than four fifths were in use first, since it was extended last: bytes in use, size.
+    pub(super) crossed: Option<(u64, u64)>,
     /// The origin whose copy took the last segment.
     pub(super) origin: Option<Arc<str>>,
     pub(super) closed: bool,
