@@ -116,3 +116,70 @@ fn what_makes_no_sense_is_refused() {
     daemon.ok(&["device", "resize", "disk", "128M"]);
     assert!(daemon.refused(&["snapshot", "rollback", "s"]).contains("134217728"));
 }
+
+/// A disk that takes no writes as long as a file is there.
+fn refusing_disk(folder: &std::path::Path) -> Option<(std::process::Child, String)> {
+    let nbdkit = common::tool("nbdkit")?;
+    let (disk, socket) = (folder.join("far.raw"), folder.join("sock"));
+    common::sparse_file(&disk, 8 * MIB);
+    let refuse = folder.join("refuse");
+    let mut server = std::process::Command::new(nbdkit);
+    server.args(["--foreground", "--exit-with-parent", "--filter=error", "--unix"]).arg(&socket);
+    server.arg("file").arg(disk).arg("error=EIO");
+    for of in ["pwrite", "zero"] {
+        server.arg(format!("error-{of}-rate=100%")).arg(format!("error-{of}-file={}", refuse.display()));
+    }
+    let quiet = std::process::Stdio::null;
+    let server = server.stdin(quiet()).stdout(quiet()).stderr(quiet()).spawn().unwrap();
+    eventually("nbdkit listens", || socket.exists().then_some(()));
+    Some((server, format!("nbd+unix:///?socket={}", socket.display())))
+}
+
+/// One that failed for good kept its snapshot and its device busy for ever.
+#[test]
+fn one_that_failed_is_gone_on_with_or_given_up_with_the_device() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some((mut server, uri)) = refusing_disk(folder.path()) else { return };
+    let start = Start::new();
+    let state = start.path("state");
+    let daemon = start.arg("--state").arg(&state).start();
+    daemon.ok(&["device", "add", "disk", &uri]);
+    write(&daemon, 1, 0, 8 * MIB);
+    let store = folder.path().join("s.diff");
+    let take =
+        ["snapshot", "take", "disk", "--name", "s", "--persistent", "--store", store.to_str().unwrap()];
+    daemon.ok(&take);
+    let old = daemon.read_all("s/disk");
+    let refuse = folder.path().join("refuse");
+    let fail = || {
+        write(&daemon, 2, 0, 4 * MIB);
+        std::fs::write(&refuse, "").unwrap();
+        daemon.ok(&["snapshot", "rollback", "s", "disk", "--no-wait"]);
+        eventually("it has failed", || (rollback(&daemon)["state"] == "failed").then_some(()));
+    };
+    fail();
+    for verb in [&["device", "remove", "disk"][..], &["snapshot", "remove", "s"]] {
+        let line = daemon.refused(verb);
+        assert!(line.contains("rollback s disk") || line.contains("snapshots: s"), "{line}");
+    }
+    std::fs::remove_file(&refuse).unwrap();
+    daemon.ok(&["snapshot", "rollback", "s", "disk"]);
+    assert_eq!(first_difference(&daemon.read_all("disk"), &old), None);
+    fail();
+    let line = daemon.refused(&["snapshot", "remove", "s"]);
+    assert!(line.contains("device remove disk --force"), "{line}");
+    daemon.ok(&["device", "remove", "disk", "--force"]);
+    let told = daemon.ok(&["events"]);
+    assert!(told.contains("a mix of both"), "{told}");
+    assert_eq!(daemon.json(&["snapshot", "list"]), serde_json::json!([]));
+    assert!(!state.join("rollbacks/disk/rollback.log").exists());
+    // It can be used anew, also after a restart: nobody goes on with that rollback.
+    std::fs::remove_file(&refuse).unwrap();
+    daemon.ok(&["device", "add", "disk", &uri]);
+    write(&daemon, 3, 0, MIB);
+    let daemon = daemon.kill().start();
+    assert_eq!(first_difference(&daemon.read_all("disk")[..1 << 20], &noise(3, MIB)), None);
+    daemon.stop();
+    server.kill().unwrap();
+    server.wait().unwrap();
+}

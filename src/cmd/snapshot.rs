@@ -54,7 +54,9 @@ pub(crate) enum SnapshotVerb {
     #[command(after_help = "Examples:\n  bowline snapshot rollback nightly\n  \
                             bowline snapshot rollback nightly root --no-wait\n\n\
                             A device reads as the snapshot at once, and can be written; the rest is put back meanwhile. Other \
-                            snapshots of it stay exact.")]
+                            snapshots of it stay exact.\n\n\
+                            One that failed goes on when it is begun again. Where that cannot be, `bowline device remove \
+                            --force` gives it up with the device, whose contents are a mix of both then.")]
     Rollback(rollback::Back),
 }
 

@@ -204,6 +204,9 @@ impl Daemon {
             return self.save(format_args!("device {name} is forgotten"));
         }
         let snapshots = self.may_remove(name, force)?;
+        if force {
+            self.give_up_rollback(name)?;
+        }
         self.is_not_rolling_back(&format!("remove device {name}"), name)?;
         for snapshot in snapshots {
             self.remove_snapshot(&snapshot)?;

@@ -243,12 +243,43 @@ impl Daemon {
         result
     }
 
+    /// Before a device is removed by force: a rollback of it that has failed is given up. One that gets on is not.
+    pub(crate) fn give_up_rollback(&self, device: &str) -> Result<(), ApiError> {
+        let noted = self.read().rollbacks.get(device).cloned();
+        let Some(entry) = noted
+            .filter(|entry| matches!(entry.rollback.status().state, rollback::RollbackState::Failed { .. }))
+        else {
+            return Ok(());
+        };
+        let of = self.read().snapshots.iter().find(|one| one.taken.id() == entry.id).cloned();
+        let Some(part) = of.as_ref().and_then(|of| of.taken.device(device)) else { return Ok(()) };
+        entry.ended.store(true, Ordering::SeqCst);
+        let what = format!("give up the rollback of {device}");
+        entry.rollback.give_up(part).map_err(|error| failed(what, &error))?;
+        self.write().rollbacks.remove(device);
+        let snapshot = &entry.snapshot;
+        let message = format!(
+            "the rollback of device {device} to snapshot {snapshot} was given up: its contents are a mix of both"
+        );
+        self.events.draft(EventKind::RollbackFailed, message).device(device).snapshot(snapshot).post();
+        Ok(())
+    }
+
     /// Refuses what a device cannot have done to it while it goes back to a snapshot.
     pub(crate) fn is_not_rolling_back(&self, what: &str, device: &str) -> Result<(), ApiError> {
         match self.read().rollbacks.get(device).filter(|entry| !entry.rollback.is_over()) {
             None => Ok(()),
             Some(entry) => {
-                let why = format!("{device} goes back to snapshot {}", entry.snapshot);
+                let snapshot = &entry.snapshot;
+                if let rollback::RollbackState::Failed { reason } = entry.rollback.status().state {
+                    let why = format!("{device} could not go back to snapshot {snapshot}: {reason}");
+                    let hint = format!(
+                        "go on with it: `bowline snapshot rollback {snapshot} {device}`; or give it up with the device: \
+                         `bowline device remove {device} --force`"
+                    );
+                    return Err(ApiError::new(ErrorKind::Busy, what, why, hint));
+                }
+                let why = format!("{device} goes back to snapshot {snapshot}");
                 let hint = "wait for its end: `bowline device show` tells how far it is";
                 Err(ApiError::new(ErrorKind::Busy, what, why, hint))
             }

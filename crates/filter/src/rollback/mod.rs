@@ -239,6 +239,25 @@ impl Rollback {
         self.status()
     }
 
+    /// Gives up one that has failed, because the device is to be removed: its log goes, and the snapshot is free. The
+    /// device holds a part of each from here on, and must not be used. Must not be called on a queue thread.
+    ///
+    /// # Errors
+    /// *Busy* while it gets on; what the log's folder said: nothing is given up then.
+    pub fn give_up(&self, of: &SnapshotDevice) -> Result<()> {
+        if !matches!(self.status().state, RollbackState::Failed { .. }) {
+            let why = "it gets on";
+            return Err(Error::new(ErrorKind::Busy, why).device(of.origin().name()).op("give up rollback"));
+        }
+        if let Some(log) = self.core.log() {
+            log.finish()?;
+        }
+        self.core.end("it was given up");
+        self.core.detach();
+        of.history().forget_rollback();
+        Ok(())
+    }
+
     /// Ends its thread, before the process ends: a restart goes on where the log says. What is pending stays so.
     pub fn stop(&self) {
         self.core.end("it was stopped; a restart goes on with it");
