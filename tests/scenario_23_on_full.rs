@@ -93,15 +93,26 @@ fn held_for_the_time_that_was_said() {
 
 #[test]
 fn extended_in_time() {
+    extended_by(|_| "mem".into());
+}
+
+/// Whether a file stands on the device itself is looked for through the device, whose writers wait for that file.
+#[test]
+fn extended_in_time_by_a_file() {
+    extended_by(|daemon| daemon.path("more.diff"));
+}
+
+fn extended_by(store: impl Fn(&Daemon) -> PathBuf) {
     let mut held = Held::new(&["--limit", "1M", "--on-full", "hold", "--hold-timeout", "25s"]);
     let longest = std::thread::scope(|scope| {
         let socket = held.daemon.socket();
-        let helper = scope.spawn(move || extend_when_full(&socket));
+        let store = store(&held.daemon);
+        let helper = scope.spawn(move || extend_when_full(&socket, &store));
         let longest = held.overwrite();
         helper.join().unwrap();
         longest
     });
-    assert!(longest < Duration::from_secs(20), "a write was held for {longest:?}");
+    assert!(longest < Duration::from_secs(9), "a write was held for {longest:?}");
     assert_eq!(held.state(), "active");
     assert_eq!(held.daemon.count_events("failed", "s"), 0);
     held.origin_is_right();
@@ -111,7 +122,7 @@ fn extended_in_time() {
 }
 
 /// As whoever follows the events does.
-fn extend_when_full(socket: &Path) {
+fn extend_when_full(socket: &Path, store: &Path) {
     let bowline = |args: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_bowline"));
         common::tools::finish(command.arg("--socket").arg(socket).args(args))
@@ -120,7 +131,7 @@ fn extend_when_full(socket: &Path) {
         let events = bowline(&["events"]);
         String::from_utf8_lossy(&events.stdout).contains("no-space").then_some(())
     });
-    let extended = bowline(&["snapshot", "extend", "s", "mem", "--limit", "32M"]);
+    let extended = bowline(&["snapshot", "extend", "s", store.to_str().unwrap(), "--limit", "32M"]);
     assert!(extended.status.success(), "{}", common::tools::both(&extended));
 }
 

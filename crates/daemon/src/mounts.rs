@@ -34,6 +34,9 @@ impl ReadWatcher for Watcher {
     }
 }
 
+/// How long a device is waited for whose writers may be held.
+const HELD_LIMIT: Duration = Duration::from_millis(200);
+
 impl Daemon {
     pub(crate) fn device_mounts(&self, name: &str) -> Result<Vec<Mount>, ApiError> {
         let entry = self.read().device(name)?.clone();
@@ -54,7 +57,7 @@ impl Daemon {
             return Ok(BackedMounts::default());
         }
         let size = entry.device.geometry().size;
-        self.watched(entry, what, |watcher| mounts_of(size, watcher, PROBE_LIMIT))
+        self.watched(entry, what, FREEZE_LIMIT, |watcher| mounts_of(size, watcher, PROBE_LIMIT))
     }
 
     /// Runs `look` with a probe above everything else in the device's stack.
@@ -62,19 +65,20 @@ impl Daemon {
         &self,
         entry: &DeviceEntry,
         what: &str,
+        patience: Duration,
         look: impl FnOnce(&dyn ReadWatcher) -> bowline_block::Result<T>,
     ) -> Result<T, ApiError> {
         let _alone = self.probing();
-        let frozen = || freeze_all(std::slice::from_ref(&entry.device), FREEZE_LIMIT);
+        let frozen = |limit| freeze_all(std::slice::from_ref(&entry.device), limit);
         let probe = ReadProbe::new();
         let filter: Arc<dyn Filter> = probe.clone();
         let mut attached = None;
-        for frozen in &frozen().map_err(|error| failed(what, &error))? {
+        for frozen in &frozen(patience).map_err(|error| failed(what, &error))? {
             let id = frozen.attach(filter.clone(), PROBE_ALTITUDE, None);
             attached = Some(id.map_err(|error| failed(what, &error))?);
         }
         let found = look(&Watcher(probe));
-        for frozen in &frozen().map_err(|error| failed(what, &error))? {
+        for frozen in &frozen(FREEZE_LIMIT).map_err(|error| failed(what, &error))? {
             if let Some(id) = attached.take() {
                 frozen.detach(id).map_err(|error| failed(what, &error))?;
             }
@@ -109,12 +113,14 @@ impl Daemon {
     }
 
     /// Refuses diff storage in a file system that stands on one of the devices: the copy of a block would need a copy of
-    /// its own, without end.
+    /// its own, without end. Writers that wait for that very storage let nobody look at what is mounted from their device:
+    /// where they `may_wait`, that is not insisted on.
     pub(crate) fn check_ancestors(
         &self,
         what: &str,
         spec: &cow::StoreSpec,
         origins: &[DeviceEntry],
+        may_wait: bool,
     ) -> Result<(), ApiError> {
         for path in paths_of(&spec.kind) {
             for entry in origins {
@@ -129,7 +135,11 @@ impl Daemon {
                 if found.is_none() && self.read().clients_of(entry.device.name()) > 0 {
                     let size = entry.device.geometry().size;
                     let look = |watcher: &dyn ReadWatcher| stands_on_device(path, size, watcher, PROBE_LIMIT);
-                    found = self.watched(entry, what, look)?;
+                    let patience = if may_wait { HELD_LIMIT } else { FREEZE_LIMIT };
+                    found = match self.watched(entry, what, patience, look) {
+                        Err(error) if may_wait && error.kind == ErrorKind::Timeout => None,
+                        found => found?,
+                    };
                 }
                 if let Some(chain) = found {
                     let why = format!("diff storage would be on {} itself: {chain}", entry.device.name());

@@ -51,7 +51,7 @@ impl Daemon {
         origins.iter().for_each(|entry| self.note_loss_of(entry));
         let spec = spec_of(&request.store, request.limit, request.step)?;
         let excluded = self.check_storage(&what, &spec, &origins)?;
-        self.check_ancestors(&what, &spec, &origins)?;
+        self.check_ancestors(&what, &spec, &origins, false)?;
         let journals = self.journals_for(&what, request, &origins)?;
         let storage = cow::DiffStorage::open(spec).map_err(|error| failed(&what, &error))?;
         let own = || origins.iter().zip(&excluded).filter(|(_, ranges)| !ranges.is_empty());
@@ -196,7 +196,7 @@ impl Daemon {
             let hint = "ranges of its own devices are given when it is taken; name another place";
             return Err(ApiError::new(ErrorKind::InvalidRequest, what, why, hint));
         }
-        self.check_ancestors(&what, &spec, &origins)?;
+        self.check_ancestors(&what, &spec, &origins, entry.hold_timeout_ms.is_some())?;
         let location = spec.kind.location();
         let storage = entry.taken.storage();
         storage.extend(spec).map_err(|error| failed(&what, &error))?;
