@@ -16,6 +16,7 @@ mod hold;
 mod image;
 mod image_threads;
 mod kept;
+mod kept_extended;
 mod kept_restart;
 mod kept_world;
 mod many;

@@ -6,7 +6,7 @@ use bowline_block::{ErrorKind, Op};
 use bowline_state::{FolderFault, FolderOp, Trouble};
 
 use super::kept_world::*;
-use super::support::G;
+use super::support::{G, image};
 use crate::cow::SnapshotState;
 use crate::cow::journal::Damage;
 
@@ -84,6 +84,33 @@ fn i1_a_store_or_journal_that_stalls_holds_writers_only_so_long() {
         assert!(took > Duration::from_millis(150), "something stalled: {took:?}");
         assert!(matches!(world.snapshots[0].state(), SnapshotState::Failed { .. }));
         world.folder.release();
+    }
+}
+
+/// Until its failure is on record a snapshot would come back as good: what writers do meanwhile must be preserved.
+#[test]
+fn i2_writers_wait_until_a_failure_is_on_record() {
+    for seed in 0..4 {
+        let mut world = World::new(seed);
+        world.may_fail = true;
+        (0..6).for_each(|_| world.write());
+        world.take(true);
+        world.folder.stall(0);
+        let folder = world.folder.clone();
+        let begun = std::sync::Barrier::new(2);
+        image(&world.snapshots[0]).snapshot.fail("planted".to_owned());
+        until(|| folder.stalled() == 1);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                begun.wait();
+                // Time to get by, for a writer that does not wait.
+                std::thread::sleep(Duration::from_millis(100));
+                folder.release();
+            });
+            begun.wait();
+            (0..6).for_each(|_| world.write());
+        });
+        world.check_every_cut(3).unwrap_or_else(|why| panic!("seed {seed}: {why}"));
     }
 }
 

@@ -68,8 +68,12 @@ fn nobody_is_told_of_a_failure_that_cannot_be_marked() {
     world.folder.plan(bowline_state::FolderFault { op: None, after: 0, times: 1000, trouble });
     let ticket = world.journal.commit(Vec::new(), vec![Record::Removed { epoch: 77 }]);
     assert_eq!(ticket.wait(std::time::Duration::from_millis(700)), None);
+    let amid = world.journal.commit(Vec::new(), vec![Record::Removed { epoch: 78 }]);
+    assert_eq!(amid.outcome(), None, "nor who comes meanwhile");
     world.folder.release();
     let told = ticket.wait(std::time::Duration::from_secs(20));
+    assert!(matches!(told, Some(Outcome::NoJournal(_))), "{told:?}");
+    let told = amid.wait(std::time::Duration::from_secs(20));
     assert!(matches!(told, Some(Outcome::NoJournal(_))), "{told:?}");
     let later = world.journal.commit(Vec::new(), Vec::new());
     assert!(matches!(later.outcome(), Some(Outcome::NoJournal(_))), "no more is taken");
