@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use bowline_block::{Buf, Error, ErrorKind, Now, Result};
@@ -41,8 +41,8 @@ pub(crate) struct Segment {
     /// What the slots' contents must come to when they are read from the medium, as far as that is known.
     sums: OnceLock<Box<Sums>>,
     /// Slots a lane has given out, once it is full; those of them that are on the medium already, durably.
-    filled: AtomicU32,
-    committed: AtomicU32,
+    filled: AtomicU8,
+    committed: AtomicU8,
 }
 
 /// The checksums of a segment's slots.
@@ -60,8 +60,8 @@ impl Segment {
             content: RwLock::new(Content::Memory(buf)),
             holders: AtomicU32::new(1),
             sums: OnceLock::new(),
-            filled: AtomicU32::new(0),
-            committed: AtomicU32::new(0),
+            filled: AtomicU8::new(0),
+            committed: AtomicU8::new(0),
         })
     }
 
@@ -74,8 +74,8 @@ impl Segment {
             content: RwLock::new(Content::Stored),
             holders: AtomicU32::new(0),
             sums: OnceLock::new(),
-            filled: AtomicU32::new(0),
-            committed: AtomicU32::new(0),
+            filled: AtomicU8::new(0),
+            committed: AtomicU8::new(0),
         })
     }
 
@@ -94,12 +94,12 @@ impl Segment {
 
     /// That many slots were given out, and no more will be.
     pub(crate) fn set_filled(&self, slots: u32) {
-        self.filled.store(slots, Ordering::Release);
+        self.filled.store(u8::try_from(slots).unwrap_or(u8::MAX), Ordering::Release);
     }
 
     /// That many more are on the medium, durably.
     pub(crate) fn add_committed(&self, slots: u32) {
-        self.committed.fetch_add(slots, Ordering::AcqRel);
+        self.committed.fetch_add(u8::try_from(slots).unwrap_or(0), Ordering::AcqRel);
     }
 
     /// Whether all of it is on the medium already.

@@ -369,7 +369,9 @@ impl State {
     fn insert(&mut self, rank: usize, run: Run, slot: SlotId) {
         let more = usize::from(run.count);
         if self.slots.capacity() - self.slots.len() < more {
-            self.slots.reserve_exact(more.max(self.slots.len() / 8 + 1));
+            // No list needs more slots than its zone has granules.
+            let most = usize::try_from(ZONE_GRANULES).unwrap_or(usize::MAX).saturating_sub(self.slots.len());
+            self.slots.reserve_exact(more.max((self.slots.len() / 8 + 1).min(most)));
         }
         let rank = rank.min(self.slots.len());
         self.slots.splice(rank..rank, (0..u32::from(run.count)).map(|at| slot.0 + at));

@@ -184,13 +184,14 @@ impl DiffStorage {
         // Before others may extend it: they number their segments behind these.
         let mut work = self.inner.work();
         work.volumes.extend(volumes.into_iter().map(|volume| volume::State::new(Arc::new(volume))));
-        work.room_changes += 1;
         work.crossed = None;
         let owners = work.owners();
         drop(work);
         drop(stores);
         // Before anybody goes on, so that what comes of it is told.
         owners.iter().for_each(|owner| owner.extended());
+        // Only then: who found the new room full in between looks once more, and tells that.
+        self.inner.work().room_changes += 1;
         self.wake();
         self.inner.bell.notify_one();
         Ok(())
