@@ -251,8 +251,9 @@ fn scenario_23_a_store_that_fails_at_write_k() {
             let all = told.all();
             assert_eq!(count(&told, "failed"), 1, "{all:?}");
             assert!(all.iter().any(|one| one.contains("errno=Some(5)")), "{all:?}");
-            let held = usize::from(policy != OnFull::Drop);
-            assert_eq!(count(&told, "holding"), held, "{all:?}");
+            // On a slow machine writers also wait for what is on its way to the file, before that fails.
+            let held = if policy == OnFull::Drop { 0..=0 } else { 1..=2 };
+            assert!(held.contains(&count(&told, "holding")), "{all:?}");
         }
     }
 }
@@ -268,7 +269,7 @@ fn scenario_23_a_store_that_fails_is_replaced_in_time() {
     let snapshot = take_by("s", &device, &storage, hold(Duration::from_secs(60)), &told);
     std::thread::scope(|scope| {
         let writer = scope.spawn(|| overwrite(&device, 0, 24 * MIB, 7));
-        until("the wait", || count(&told, "holding") == 1);
+        until("the wait", || count(&told, "holding") >= 1 && count(&told, "no-space") == 1);
         assert!(!writer.is_finished());
         storage.extend(memory_spec(32 * MIB)).unwrap();
     });
