@@ -147,9 +147,13 @@ impl DirtyBitmap for Live {
     fn extents(&self, range: ByteRange, max: usize) -> Result<Vec<BitmapExtent>> {
         let last = self.tracker.epoch().saturating_sub(1).max(self.since);
         let closed = self.closed(last)?;
-        let live = self.tracker.changed_in(self.generation, last, None)?;
+        // This is asked on a queue: of the live map only what lies in the range is read, up to so many extents.
+        let live = self.tracker.changed_within(self.generation, last, None, range, max)?;
+        let (reached, size) = (live.covered().end(), live.size());
+        let is_whole = reached >= size || range.start() >= size;
+        let end = if is_whole { range.end() } else { reached.clamp(range.start(), range.end()) };
         let both = merged(closed.ranges(range.start()), live.ranges(range.start()));
-        Ok(pieces(range, max, both))
+        Ok(pieces(ByteRange::between(range.start(), end), max, both))
     }
 }
 

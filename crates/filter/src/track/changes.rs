@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use bowline_block::ByteRange;
-use roaring::RoaringBitmap;
 use uuid::Uuid;
 
+use super::chunks::{CHUNK_BLOCKS, Chunk, Piece, Source, Union, collect_pieces};
 use super::grain::{Grain, Run};
 
 /// What changed in an interval: whole blocks, cut at the end of the device. Immutable, cheap to clone.
@@ -14,28 +14,61 @@ pub struct ChangeSet(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    set: RoaringBitmap,
+    /// From `first_chunk` on; blocks of others did not change, or were not asked about.
+    chunks: Vec<Chunk>,
+    first_chunk: u64,
+    /// The bytes it knows of: all, or those that were asked about.
+    covered: ByteRange,
     grain: Grain,
     size: u64,
     bytes: u64,
+    memory_bytes: u64,
     generation: Uuid,
     since: u64,
     until: Option<u64>,
 }
 
 impl ChangeSet {
-    pub(crate) fn new(
-        set: RoaringBitmap,
+    /// The union of the sources within `range`: as far as that goes, or to where it has more than `runs_max` runs.
+    pub(crate) fn of(
+        sources: &[Source],
         (grain, size): (Grain, u64),
+        (range, runs_max): (ByteRange, usize),
         generation: Uuid,
         (since, until): (u64, Option<u64>),
     ) -> Self {
+        let asked = grain.touched_by(range.intersection(ByteRange::new(0, size)));
+        let first_chunk = asked.first / CHUNK_BLOCKS;
+        let mut union = Union::new(sources, first_chunk);
+        let (mut chunks, mut blocks, mut runs) = (Vec::new(), 0, 0);
+        let mut end = first_chunk * CHUNK_BLOCKS;
+        while end < asked.end && runs <= runs_max {
+            let (chunk, blocks_here, runs_here) = union.next_chunk();
+            chunks.push(chunk);
+            (blocks, runs) = (blocks + blocks_here, runs + runs_here);
+            end += CHUNK_BLOCKS;
+        }
+        let covered = grain.range_of(Run { first: first_chunk * CHUNK_BLOCKS, end }, size);
+        let memory_bytes = chunks.iter().map(Chunk::bytes).sum();
+        let inner = Inner {
+            chunks,
+            first_chunk,
+            covered,
+            grain,
+            size,
+            bytes: 0,
+            memory_bytes,
+            generation,
+            since,
+            until,
+        };
         // The last block may be short.
-        let tail = grain.count(size).checked_sub(1).and_then(|last| u32::try_from(last).ok());
-        let short = tail.map_or(0, |last| (u64::from(last) + 1).saturating_mul(grain.bytes()) - size);
-        let beyond = if tail.is_some_and(|last| set.contains(last)) { short } else { 0 };
-        let bytes = set.len().saturating_mul(grain.bytes()).saturating_sub(beyond);
-        Self(Arc::new(Inner { set, grain, size, bytes, generation, since, until }))
+        let count = grain.count(size);
+        let short = count.saturating_mul(grain.bytes()) - size;
+        let last = Walk::new(&inner, count.saturating_sub(1)).next();
+        let beyond = if last.is_some() { short } else { 0 };
+        let bytes = blocks.saturating_mul(grain.bytes()).saturating_sub(beyond);
+        Self(Arc::new(Inner { bytes, ..inner }))
     }
 
     /// Bytes that changed.
@@ -47,7 +80,7 @@ impl ChangeSet {
     /// Whether nothing changed.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.set.is_empty()
+        self.0.bytes == 0
     }
 
     /// Bytes of a block.
@@ -80,39 +113,33 @@ impl ChangeSet {
         self.0.until
     }
 
+    /// The bytes it knows of: the whole device, unless less was asked about. Others are told as not changed.
+    #[must_use]
+    pub fn covered(&self) -> ByteRange {
+        self.0.covered
+    }
+
     /// Whether all of the range changed.
     #[must_use]
     pub fn contains(&self, range: ByteRange) -> bool {
         let run = self.0.grain.touched_by(range);
-        match (u32::try_from(run.first), u32::try_from(run.end.saturating_sub(1))) {
-            _ if run.is_empty() => true,
-            (Ok(first), Ok(last)) => self.0.set.contains_range(first..=last),
-            _ => false,
-        }
+        let found = Walk::new(&self.0, run.first).next();
+        run.is_empty() || found.is_some_and(|found| found.first == run.first && found.end >= run.end)
     }
 
     /// Whether any of the range changed.
     #[must_use]
     pub fn overlaps(&self, range: ByteRange) -> bool {
         let run = self.0.grain.touched_by(range);
-        let Ok(first) = u32::try_from(run.first) else { return false };
-        let last = u32::try_from(run.end.saturating_sub(1)).unwrap_or(u32::MAX);
-        !run.is_empty() && self.0.set.range_cardinality(first..=last) > 0
+        !run.is_empty() && Walk::new(&self.0, run.first).next().is_some_and(|found| found.first < run.end)
     }
 
     /// The ranges that changed and end behind the byte `from`, ascending, neighbours merged. The first one may begin
     /// before `from`'s block only where it is cut there.
     pub fn ranges(&self, from: u64) -> impl Iterator<Item = ByteRange> + '_ {
-        let Inner { set, grain, size, .. } = &*self.0;
-        let mut found = match u32::try_from(from / grain.bytes()) {
-            Ok(block) if from < *size => Some(Runs::new(set.range(block..))),
-            _ => None,
-        };
-        std::iter::from_fn(move || {
-            let (first, last) = found.as_mut()?.next()?;
-            let run = Run { first: u64::from(first), end: u64::from(last) + 1 };
-            Some(grain.range_of(run, *size))
-        })
+        let Inner { grain, size, .. } = &*self.0;
+        let mut walk = (from < *size).then(|| Walk::new(&self.0, from / grain.bytes()));
+        std::iter::from_fn(move || Some(grain.range_of(walk.as_mut()?.next()?, *size)))
     }
 
     /// At most `max` of the ranges from the block of the byte `from` on, and where to go on.
@@ -127,79 +154,83 @@ impl ChangeSet {
     /// Bytes of memory.
     #[must_use]
     pub fn memory_bytes(&self) -> u64 {
-        super::epochs::set_bytes(&self.0.set)
+        self.0.memory_bytes
     }
 }
 
-/// Numbers looked at in one go.
-const BATCH: usize = 256;
-/// Runs of at least so many numbers, on average, are searched for one by one.
-const LONG: usize = 6;
-/// So many shorter ones in a row end that.
-const SHORT_MAX: u32 = 8;
-
-/// Runs of neighbouring numbers of a set. A search for each costs more than looking at all numbers of short runs, and
-/// much less than at those of long ones: so it is done in whichever way the runs so far suggest.
-struct Runs<'a> {
-    numbers: roaring::bitmap::Iter<'a>,
-    batch: [u32; BATCH],
+/// Runs of blocks from one block on, neighbours merged.
+struct Walk<'a> {
+    chunks: &'a [Chunk],
+    /// The first block of `pieces`' chunk, and of the one behind it.
+    base: u64,
+    next_base: u64,
+    pieces: std::slice::Iter<'a, Piece>,
+    /// The runs of a chunk that is a map.
+    unpacked: Vec<Piece>,
     at: usize,
-    len: usize,
-    searching: bool,
-    short: u32,
-    /// What was found and may go on.
-    open: Option<(u32, u32)>,
+    from: u64,
+    open: Option<Run>,
 }
 
-impl<'a> Runs<'a> {
-    fn new(numbers: roaring::bitmap::Iter<'a>) -> Self {
-        let (batch, searching) = ([0; BATCH], true);
-        Self { numbers, batch, at: 0, len: 0, searching, short: 0, open: None }
+impl<'a> Walk<'a> {
+    fn new(set: &'a Inner, from: u64) -> Self {
+        let skipped = (from / CHUNK_BLOCKS).saturating_sub(set.first_chunk);
+        let chunks = usize::try_from(skipped).ok().and_then(|skipped| set.chunks.get(skipped..));
+        let base = (set.first_chunk + skipped) * CHUNK_BLOCKS;
+        let (chunks, pieces, unpacked) = (chunks.unwrap_or_default(), [].iter(), Vec::new());
+        Self { chunks, base, next_base: base, pieces, unpacked, at: 0, from, open: None }
     }
 
-    /// Adds a run to the one that is open; if it is another one, the open one is complete.
-    fn join(&mut self, first: u32, last: u32) -> Option<(u32, u32)> {
-        match &mut self.open {
-            Some((_, end)) if end.checked_add(1) == Some(first) => {
-                *end = last;
-                None
-            }
-            open => open.replace((first, last)),
-        }
-    }
-
-    fn next(&mut self) -> Option<(u32, u32)> {
+    fn next(&mut self) -> Option<Run> {
         loop {
-            while let Some(number) = self.batch.get(self.at..self.len).and_then(<[u32]>::first).copied() {
-                self.at += 1;
-                if let Some(done) = self.join(number, number) {
-                    return Some(done);
+            if let Some(open) = self.open.take_if(|open| open.end % CHUNK_BLOCKS != 0) {
+                return Some(open);
+            }
+            while let Some((first, last)) = self.next_piece() {
+                let run = Run { first: self.base + u64::from(first), end: self.base + u64::from(last) + 1 };
+                if run.end <= self.from {
+                    continue;
                 }
-            }
-            if self.searching {
-                let Some(range) = self.numbers.next_range() else { return self.open.take() };
-                let (first, last) = (*range.start(), *range.end());
-                self.short = if (last - first) as usize + 1 < LONG { self.short + 1 } else { 0 };
-                self.searching = self.short < SHORT_MAX;
-                if let Some(done) = self.join(first, last) {
-                    return Some(done);
+                let mut run = Run { first: run.first.max(self.from), ..run };
+                // Only what reaches to the end of its chunk may go on in the next.
+                if let Some(open) = self.open.take() {
+                    if open.end != run.first {
+                        self.open = Some(run);
+                        return Some(open);
+                    }
+                    run.first = open.first;
                 }
-                continue;
+                if last < u16::MAX {
+                    return Some(run);
+                }
+                self.open = Some(run);
             }
-            // One by one: `next_many` of roaring 0.12 overflows at the end of a run container.
-            (self.at, self.len) = (0, 0);
-            for (room, number) in self.batch.iter_mut().zip(&mut self.numbers) {
-                *room = number;
-                self.len += 1;
+            let Some((chunk, rest)) = self.chunks.split_first() else { return self.open.take() };
+            self.chunks = rest;
+            (self.base, self.next_base) = (self.next_base, self.next_base + CHUNK_BLOCKS);
+            (self.pieces, self.at) = ([].iter(), 0);
+            self.unpacked.clear();
+            match chunk {
+                Chunk::Empty => {}
+                Chunk::Runs(runs) => {
+                    // Those before the beginning are not walked over.
+                    let skip = self.from.saturating_sub(self.base);
+                    let skip =
+                        if skip == 0 { 0 } else { runs.partition_point(|(_, last)| u64::from(*last) < skip) };
+                    self.pieces = runs.get(skip..).unwrap_or_default().iter();
+                }
+                Chunk::Map(words) => collect_pieces(words, &mut self.unpacked, usize::MAX),
             }
-            if self.len == 0 {
-                return self.open.take();
-            }
-            let breaks = self
-                .batch
-                .windows(2)
-                .filter(|pair| matches!(pair, [one, next] if one.wrapping_add(1) != *next));
-            (self.searching, self.short) = (breaks.count() * LONG < BATCH, 0);
         }
+    }
+
+    #[inline]
+    fn next_piece(&mut self) -> Option<Piece> {
+        if let Some(piece) = self.pieces.next() {
+            return Some(*piece);
+        }
+        let piece = self.unpacked.get(self.at).copied();
+        self.at += usize::from(piece.is_some());
+        piece
     }
 }

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use roaring::RoaringBitmap;
 
+use super::chunks::Source;
 use super::current::Current;
 use super::sync::lock;
 
@@ -39,11 +40,6 @@ impl ClosedSet {
         Self { set: OnceLock::new(), raw: Mutex::new(Some(map)) }
     }
 
-    /// What is set by now in a map that goes on changing.
-    pub(crate) fn of_live(map: &Current) -> Self {
-        Self::of_set(Arc::new(map.map.to_set()))
-    }
-
     pub(crate) fn of_set(set: Arc<RoaringBitmap>) -> Self {
         let bytes = set_bytes(&set);
         Self { set: OnceLock::from((set, bytes)), raw: Mutex::new(None) }
@@ -60,6 +56,16 @@ impl ClosedSet {
         });
         lock(&self.raw).take();
         set.clone()
+    }
+
+    /// What it holds, as it is kept by now.
+    pub(crate) fn source(&self) -> Source {
+        if let Some((set, _)) = self.set.get() {
+            return Source::Packed(set.clone());
+        }
+        let raw = lock(&self.raw).clone();
+        // It has been packed meanwhile where there is none.
+        raw.map_or_else(|| Source::Packed(self.get()), Source::Map)
     }
 
     pub(crate) fn is_packed(&self) -> bool {

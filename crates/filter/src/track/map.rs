@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 
 use roaring::RoaringBitmap;
 
+use super::chunks::{CHUNK_BLOCKS, Words};
 use super::grain::{Run, mask_of};
 use super::sync::{AtomicU64, Ordering};
 
@@ -125,6 +126,24 @@ impl LiveMap {
                 word.fetch_or(mask, Ordering::Relaxed);
             }
         }
+    }
+
+    /// Adds what is set in the chunk that begins with block `base`; whether anything is.
+    pub(crate) fn read(&self, base: u64, words: &mut Words) -> bool {
+        let mut touched = false;
+        let leaves = (base..base.saturating_add(CHUNK_BLOCKS)).step_by(LEAF_WORDS * 64);
+        for (first, room) in leaves.zip(words.chunks_exact_mut(LEAF_WORDS)) {
+            let leaf = first / LEAF_BLOCKS;
+            if self.is_full(leaf) {
+                let all = Run { first: 0, end: self.blocks.saturating_sub(first).min(LEAF_BLOCKS) };
+                room.iter_mut().zip(0..).for_each(|(room, word)| *room |= mask_of(word, all));
+                touched = true;
+            } else if let Some(words) = self.leaves.get(index(leaf)).and_then(OnceLock::get) {
+                room.iter_mut().zip(words).for_each(|(room, word)| *room |= word.load(Ordering::Relaxed));
+                touched = true;
+            }
+        }
+        touched
     }
 
     /// The set of all blocks that are set, not yet packed.

@@ -13,6 +13,7 @@
 
 mod changes;
 mod check;
+mod chunks;
 mod committer;
 mod current;
 pub(crate) mod disk;

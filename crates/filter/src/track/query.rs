@@ -2,14 +2,19 @@
 
 use std::sync::Arc;
 
-use bowline_block::{Error, ErrorKind, Result};
-use roaring::{MultiOps, RoaringBitmap};
+use bowline_block::{ByteRange, Error, ErrorKind, Result};
+use roaring::MultiOps;
 use uuid::Uuid;
 
 use super::changes::ChangeSet;
-use super::epochs::ClosedSet;
+use super::chunks::Source;
 use super::sync::{Ordering, lock};
 use super::tracker::Inner;
+
+/// More closed sets than this are made one first: each is looked at for each chunk.
+const APART_MAX: usize = 16;
+/// All of a device, however much changed.
+pub(crate) const WHOLE: (ByteRange, usize) = (ByteRange::new(0, u64::MAX), usize::MAX);
 
 impl Inner {
     fn gone(&self, why: String) -> Error {
@@ -21,6 +26,7 @@ impl Inner {
         generation: Option<Uuid>,
         since: u64,
         until: Option<u64>,
+        part: (ByteRange, usize),
     ) -> Result<ChangeSet> {
         let history = lock(&self.history);
         let current = self.current.load_full();
@@ -49,21 +55,23 @@ impl Inner {
                 self.gone("the tracker was taken off its device: what changed since is not seen".to_owned())
             );
         }
-        let mut sets = history.chain.sets(since, until.unwrap_or(u64::MAX));
+        let sets = history.chain.sets(since, until.unwrap_or(u64::MAX));
         drop(history);
-        if until.is_none() {
-            sets.push(Arc::new(ClosedSet::of_live(&current)));
-        }
-        let sets: Vec<Arc<RoaringBitmap>> = sets.iter().map(|set| set.get()).collect();
-        let all = match sets.as_slice() {
-            [one] => (**one).clone(),
-            several => several.iter().map(|set| &**set).union(),
+        let mut sources = if sets.len() > APART_MAX {
+            let sets: Vec<_> = sets.iter().map(|set| set.get()).collect();
+            vec![Source::Packed(Arc::new(sets.iter().map(|set| &**set).union()))]
+        } else {
+            sets.iter().map(|set| set.source()).collect()
         };
+        if until.is_none() {
+            sources.push(Source::Map(current.clone()));
+        }
+        let shape = (current.shape.blocks, current.shape.size);
+        let found = ChangeSet::of(&sources, shape, part, current.generation, (since, until));
         // A generation that ended meanwhile may have missed the newest of its changes.
         if self.current.load().generation != current.generation {
             return Err(self.gone("a new generation began meanwhile".to_owned()));
         }
-        let shape = (current.shape.blocks, current.shape.size);
-        Ok(ChangeSet::new(all, shape, current.generation, (since, until)))
+        Ok(found)
     }
 }

@@ -15,6 +15,7 @@ use super::epochs::{Chain, SetLimits};
 use super::events::TrackEvents;
 use super::fingerprint::Fingerprint;
 use super::intents::IntentMap;
+use super::query::WHOLE;
 use super::sync::lock;
 use super::worker;
 
@@ -196,7 +197,7 @@ impl Tracker {
     /// *Gone* when it cannot be known: there was no such take in this generation; a full read is needed. *Invalid* when
     /// `until` is before `since`.
     pub fn changed(&self, since: u64, until: Option<u64>) -> Result<ChangeSet> {
-        self.inner.changed(None, since, until)
+        self.inner.changed(None, since, until, WHOLE)
     }
 
     /// As [`Tracker::changed`], if the generation is that one.
@@ -204,7 +205,23 @@ impl Tracker {
     /// # Errors
     /// As there; *gone* also when the generation is another.
     pub fn changed_in(&self, generation: Uuid, since: u64, until: Option<u64>) -> Result<ChangeSet> {
-        self.inner.changed(Some(generation), since, until)
+        self.inner.changed(Some(generation), since, until, WHOLE)
+    }
+
+    /// As [`Tracker::changed_in`], of a range only: [`ChangeSet::covered`] says of which, as at most about `max` extents
+    /// are searched for. Takes a time that grows with the range and not with the device, where `since` is a late take.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn changed_within(
+        &self,
+        generation: Uuid,
+        since: u64,
+        until: Option<u64>,
+        range: ByteRange,
+        max: usize,
+    ) -> Result<ChangeSet> {
+        self.inner.changed(Some(generation), since, until, (range, max))
     }
 
     /// The epoch that the newest take of that name closed, if it is still known. The snapshot may be gone.

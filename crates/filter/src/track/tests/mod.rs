@@ -12,6 +12,7 @@ mod cut;
 mod format;
 mod many;
 mod model;
+mod parts;
 mod restart;
 mod rig;
 mod small;
