@@ -81,14 +81,14 @@ impl World {
     }
 
     fn again(&mut self, crash: bool) {
-        let session = if crash {
+        // Noted first: a tracker whose folder has died may have given up by the time it is asked.
+        let (generation, epoch) = (self.tracker.generation(), self.tracker.epoch());
+        let mut session = self.tracker.session();
+        if crash {
             self.folder = self.folder.kill();
-            self.tracker.session()
         } else {
-            Some(self.tracker.save(&fingerprint(SIZE)).unwrap())
-        };
-        let generation = self.tracker.generation();
-        let epoch = self.tracker.epoch();
+            session = Some(self.tracker.save(&fingerprint(SIZE)).unwrap());
+        }
         let opened = Self::open(&self.folder, session, self.set_limits);
         match opened.continuity {
             Continuity::Clean => assert!(!crash),
