@@ -56,6 +56,8 @@ fn i4_a_crash_counts_the_regions_that_were_begun() {
     rig.take();
     rig.write(3);
     let session = rig.tracker.session();
+    // A take's name is as durable as its set, which is made so behind the take.
+    assert!(rig.tracker.inner.wait_for(super::rig::limits().hold, |history| history.disk.saved == 1));
     let opened = open(&rig.folder.kill(), SIZE, session);
     let region = rig.tracker.status().region_bytes;
     assert_eq!(opened.continuity, Continuity::AfterCrash { regions: 1, bytes: region });
