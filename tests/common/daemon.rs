@@ -243,6 +243,11 @@ impl Daemon {
         resident_kib(self.pid())
     }
 
+    /// Of that, what is its own.
+    pub(crate) fn own_kib(&self) -> u64 {
+        own_kib(self.pid())
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(i32::try_from(self.pid()).unwrap()).unwrap();
         kill_process(pid, signal).unwrap();
@@ -302,7 +307,16 @@ impl Drop for Daemon {
 
 /// Resident memory of a process, in KiB.
 pub(crate) fn resident_kib(pid: u32) -> u64 {
+    status_kib(pid, "VmRSS:")
+}
+
+/// Of that, what is the process's own: without the pages of its program file, which are large where it is not optimised.
+pub(crate) fn own_kib(pid: u32) -> u64 {
+    status_kib(pid, "RssAnon:") + status_kib(pid, "RssShmem:")
+}
+
+fn status_kib(pid: u32, field: &str) -> u64 {
     let status = std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }

@@ -1,5 +1,5 @@
 //! Diff storage on a real block device, a loop device over a file. Needs root; says so where it is not had.
-#![cfg(test)]
+#![cfg(all(test, not(feature = "shuttle")))]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
