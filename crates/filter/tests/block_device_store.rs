@@ -40,8 +40,16 @@ impl Loop {
     }
 }
 
+impl Loop {
+    /// A partition of a loop device outlives its detaching, and would be in the way of the next user's.
+    fn forget_partition(&self) {
+        let _ = Command::new("delpart").arg(&self.0).arg("1").output();
+    }
+}
+
 impl Drop for Loop {
     fn drop(&mut self) {
+        self.forget_partition();
         let _ = Command::new("losetup").arg("--detach").arg(&self.0).status();
     }
 }
@@ -159,6 +167,7 @@ fn a_disk_and_its_partition_share_their_sectors() {
     let dir = tempfile::tempdir().unwrap();
     let file = backing(&dir, "disk", 16 * MIB);
     let Some(disk) = Loop::attach(&file) else { return };
+    disk.forget_partition();
     // Whether or not the kernel looks for partitions by itself: one of 4 MiB from 1 MiB on.
     if !Command::new("addpart")
         .arg(&disk.0)

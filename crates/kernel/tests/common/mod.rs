@@ -59,6 +59,8 @@ impl Loop {
     /// Adds a partition from `start` on, as if there were a table that says so: not every kernel reads tables.
     pub fn partition(&self, start: u64, length: u64) -> PathBuf {
         let sectors = |bytes: u64| (bytes / 512).to_string();
+        // One that somebody who was killed has left on this number would be in the way.
+        let _ = run("delpart", &[self.node(), "1"]);
         said("addpart", &[self.node(), "1", &sectors(start), &sectors(length)]);
         format!("{}p1", self.node()).into()
     }
