@@ -46,8 +46,8 @@ pub fn measure(bench: &Bench) -> Result<Vec<Verdict>> {
     let mut verdicts = walks(bench)?;
     let runs = Dirt { name: "runs of 1 MiB", run_bytes: 1 << 20, one_of: 100 };
     verdicts.extend(pages(bench, runs)?);
-    // Blocks of this device are of 32 KiB.
-    let singles = Dirt { name: "single blocks", run_bytes: 32 << 10, one_of: 100 };
+    // Blocks of this device are of 64 KiB.
+    let singles = Dirt { name: "single blocks", run_bytes: 64 << 10, one_of: 100 };
     verdicts.extend(pages(bench, singles)?);
     Ok(verdicts)
 }
