@@ -113,6 +113,8 @@ fn i7_a_flush_on_one_connection_covers_writes_acknowledged_on_another() {
 
 #[test]
 fn i6_i7_filters_come_and_go_under_threads_that_flush() {
+    // On a busy machine all threads of a round may have ended before the first change: not in every round.
+    let mut changed_amid = false;
     for seed in 0..4 {
         let disk = disk(seed);
         let device = Device::new("disk", disk.clone() as Arc<dyn Store>);
@@ -141,8 +143,9 @@ fn i6_i7_filters_come_and_go_under_threads_that_flush() {
         });
         ledger.check_every_cut(&disk, 3).unwrap();
         assert_eq!(device.stats().errors, 0);
-        assert!(changes > 0);
+        changed_amid |= changes > 0;
     }
+    assert!(changed_amid);
 }
 
 /// Drops every second flush, as a filter with a mistake might.

@@ -147,6 +147,7 @@ fn two_threads_freeze_the_same_devices_in_opposite_orders_under_load() {
     let mut reversed = devices.clone();
     reversed.reverse();
     let over = AtomicBool::new(false);
+    let under_load = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let ends = Ends(&over);
         let writer = scope.spawn(|| {
@@ -154,11 +155,17 @@ fn two_threads_freeze_the_same_devices_in_opposite_orders_under_load() {
             while !over.load(Ordering::SeqCst) {
                 devices.iter().for_each(|device| write(device.as_ref(), 0, &[1; 512]).unwrap());
                 written += 1;
+                under_load.store(true, Ordering::SeqCst);
             }
             written
         });
+        let under_load = &under_load;
         let freezers = [&devices, &reversed].map(|devices| {
             scope.spawn(move || {
+                // On a busy machine the writer may begin after all that was to happen under its load.
+                while !under_load.load(Ordering::SeqCst) {
+                    std::thread::yield_now();
+                }
                 for _ in 0..150 {
                     let frozen = freeze_all(devices, LIMIT).unwrap();
                     assert!(devices.iter().all(|device| device.enter_now().is_none()));
